@@ -1,0 +1,141 @@
+# `make help` lists the targets. Everything is built under .venv and build; nothing else is touched.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VAULT ?= docs
+SCALE ?= medium
+VENV := .venv
+BIN := $(VENV)/bin
+CORE := $(wildcard src/_core/*) $(wildcard migrations/*) CMakeLists.txt cmake/obtain_sqlite.py pyproject.toml
+
+# An environment of its own for another build of the core, on the packages .venv already has.
+# $(call other,name,cmake definitions)
+define other
+	@echo "== building the core: $(1)"
+	@test -d build/$(1)/venv || $(BIN)/python -m venv --without-pip build/$(1)/venv
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$(build/$(1)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/packages.pth
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip --python build/$(1)/venv/bin/python install -q --no-deps --no-build-isolation \
+		--config-settings=build-dir=build/$(1)/cmake $(2:%=--config-settings=cmake.define.%) -e .
+endef
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.built ## make .venv and build the core into it (all below do it too)
+
+$(VENV)/.python:
+	@PYTHON="$(PYTHON)" sh scripts/prerequisites
+	@echo "== making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.packages: pyproject.toml $(VENV)/.python
+	@echo "== installing the packages Resonance needs to run, build and test"
+	@$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")' > $(VENV)/packages.txt
+	@$(BIN)/python -m pip install -q -r $(VENV)/packages.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(CORE)
+	@echo "== building the core (the first time about a minute: it compiles SQLite)"
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation --config-settings=build-dir=build/dev -e .
+	@touch $@
+	@$(BIN)/python -c 'from resonance import engine; print("== SQLite {version}, from: {origin}".format(**engine()))'
+
+.PHONY: demo
+demo: setup ## ingest, search and read a vault: make demo [VAULT=folder]
+	@RESONANCE="$(BIN)/resonance" PYTHON="$(BIN)/python" sh scripts/demo "$(VAULT)"
+
+.PHONY: test
+test: lint types test-engines test-packaging ## every check there is
+	@echo "== tests"
+	@$(BIN)/python -m pytest -q
+
+.PHONY: lint
+lint: setup ## ruff: rules and formatting
+	@echo "== ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: types
+types: setup ## mypy strict; the core's stub against the core
+	@echo "== mypy, stubtest"
+	@$(BIN)/mypy
+	@MYPYPATH=src $(BIN)/stubtest --mypy-config-file pyproject.toml resonance._core
+
+.PHONY: test-engines
+test-engines: setup ## the tests of what an engine can change, on the system's SQLite
+	@if echo '#include <sqlite3.h>' | cc -E - >/dev/null 2>&1; then $(MAKE) --no-print-directory test-system; else \
+		echo "!! SKIPPED: no sqlite3.h here, so nothing was tested on the system's SQLite."; \
+		echo "!! Debian, Ubuntu: apt-get install libsqlite3-dev; Fedora: dnf install sqlite-devel"; fi
+
+.PHONY: test-system
+test-system: build/system/.built
+	@echo "== tests on the system's SQLite"
+	@build/system/venv/bin/python -m pytest -q -p no:cacheprovider tests/core tests/database tests/care \
+		-W ignore::resonance.errors.UnsafeSQLiteWarning
+
+build/system/.built: $(VENV)/.packages $(CORE)
+	$(call other,system,RESONANCE_ENGINE=system)
+	@touch $@
+
+.PHONY: test-packaging
+test-packaging: setup ## sdist, wheel and editable install, each in an empty environment
+	@echo "== packaging"
+	@$(BIN)/python -m pytest -q -m packaging
+
+.PHONY: stress
+stress: setup ## long tests under load
+	@$(BIN)/python -m pytest -q -m stress
+
+.PHONY: bench
+bench: setup build/bench/.packages ## ours beside its peers: make bench [SCALE=small|medium|large]
+	@echo "== benchmarks, scale $(SCALE)"
+	@build/bench/venv/bin/python -m pytest -q benchmarks --scale=$(SCALE)
+
+# The peers in an environment of their own, where the packages of .venv come after them on the path. One that
+# cannot be installed does not take part; the table says so.
+build/bench/.packages: pyproject.toml $(VENV)/.packages
+	@mkdir -p build/bench
+	@$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["bench"], sep="\n")' > build/bench/wanted.txt
+	@cmp -s build/bench/wanted.txt build/bench/installed.txt || { \
+		echo "== installing the peers to measure against (1 GB)"; \
+		rm -rf build/bench/venv; \
+		$(BIN)/python -m venv build/bench/venv && pip="build/bench/venv/bin/python -m pip install -q" && \
+		{ $$pip -r build/bench/wanted.txt || while read -r package; do \
+			$$pip "$$package" </dev/null || echo "!! $$package cannot be installed here"; \
+		done < build/bench/wanted.txt; } && \
+		$(BIN)/python -c 'import sysconfig; \
+			print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
+			> $$(build/bench/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/built.pth && \
+		cp build/bench/wanted.txt build/bench/installed.txt; }
+	@touch $@
+
+.PHONY: sanitize
+sanitize: build/sanitize/.built ## the tests under the address and undefined-behaviour sanitizers
+	@LD_PRELOAD="$$(cc -print-file-name=libasan.so) $$(cc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 PYTHONMALLOC=malloc \
+		build/sanitize/venv/bin/python -m pytest -q -p no:cacheprovider --timeout=1200
+
+build/sanitize/.built: $(VENV)/.packages $(CORE)
+	$(call other,sanitize,RESONANCE_SANITIZE=ON)
+	@touch $@
+
+.PHONY: debug
+debug: $(VENV)/.packages ## rebuild the core in .venv for a debugger; the next make undoes it
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation \
+		--config-settings=build-dir=build/debug --config-settings=cmake.define.RESONANCE_DEBUG=ON -e .
+	@rm -f $(VENV)/.built
+
+.PHONY: dist
+dist: setup ## sdist, and the wheel made from it, into dist
+	@$(BIN)/python -m build --no-isolation
+
+.PHONY: clean
+clean: ## remove everything made here
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,94 @@
+# cython: language_level=3, binding=True, embedsignature=True, freethreading_compatible=False
+# cython: auto_pickle=False, autotestdict=False
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Resonance's core: SQLite's C API, bound once.
+
+The parts, in the order they build on each other:
+
+    errors       result code -> exception: one table, one way to raise
+    handle       owns the sqlite3*; guards every entry against misuse
+    statement    owns a sqlite3_stmt*; binds values, reads rows
+    connection   what Python code talks to
+    columns      Python sequences and arrays -> plain C columns, before SQLite is touched
+    arrow        Arrow streams -> the same columns, straight from their buffers
+    graph        bulk nodes and edges from those columns: a plan, then writing
+    vectors      rows -> matrices and scores
+    export       rows -> the buffers of Arrow columns
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyBytes_FromStringAndSize
+from cpython.buffer cimport (
+    PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_FillInfo, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
+)
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.math cimport INFINITY, isfinite, sqrt
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
+from libc.string cimport memchr, memcmp, memcpy
+
+from sqlite3 cimport *
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+cdef extern from "unistd.h" nogil:
+    int getpid()
+
+cdef extern from "pthread.h" nogil:
+    int pthread_atfork(void (*prepare)() noexcept, void (*parent)() noexcept,
+                       void (*child)() noexcept)
+
+cdef extern from *:
+    """
+    #ifndef RESONANCE_ENGINE_BUNDLED
+    #define RESONANCE_ENGINE_BUNDLED 0
+    #endif
+    #ifndef RESONANCE_ENGINE_ORIGIN
+    #define RESONANCE_ENGINE_ORIGIN "system"
+    #endif
+    #if SQLITE_VERSION_NUMBER >= 3038000
+    #define resonance_error_offset sqlite3_error_offset
+    #else
+    #define resonance_error_offset(db) (-1)
+    #endif
+    """
+    const bint RESONANCE_ENGINE_BUNDLED
+    const char* RESONANCE_ENGINE_ORIGIN
+    int resonance_error_offset(sqlite3* db) nogil
+    const int SQLITE_VERSION_NUMBER
+
+import numbers
+import os
+import re
+import threading
+import weakref
+from collections import OrderedDict
+
+import numpy
+
+from resonance import errors
+from resonance.errors import (
+    BusyError, CannotOpenError, ClosedError, ColumnError, ConcurrentUseError, ConstraintError,
+    CorruptDatabaseError, CorruptRowError, DanglingEdgeError, DiskFullError, DuplicateNodeError,
+    EmbeddingError, ForeignKeyError, ForkedConnectionError, InterruptedStorageError,
+    InvalidIdError, NotADatabaseError, ReadOnlyError, ReentrancyError, SQLError, StorageError,
+    StorageIOError, StorageMemoryError, TooBigError, TransactionError,
+)
+
+include "errors.pxi"
+include "handle.pxi"
+include "statement.pxi"
+include "connection.pxi"
+include "columns.pxi"
+include "arrow.pxi"
+include "graph.pxi"
+include "vectors.pxi"
+include "export.pxi"

@@ -1,0 +1,584 @@
+# Bulk rows from columns: planned as a whole without the database, then written in key order.
+
+cdef struct Key:
+    uint64_t prefix         # the first eight bytes, big-endian: most comparisons end here
+    const char* data
+    int size
+    uint32_t row
+
+
+cdef int compare_keys(const void* left, const void* right) noexcept nogil:
+    """The order of SQLite's BINARY collation: bytes, then length; equal keys by row."""
+    cdef const Key* a = <const Key*> left
+    cdef const Key* b = <const Key*> right
+    cdef int order
+    if a.prefix != b.prefix:
+        return -1 if a.prefix < b.prefix else 1
+    order = memcmp(a.data, b.data, a.size if a.size < b.size else b.size)
+    if order == 0:
+        order = (a.size > b.size) - (a.size < b.size)
+    if order == 0:
+        order = (a.row > b.row) - (a.row < b.row)
+    return order
+
+
+cdef inline uint64_t prefix_of(const char* data, int size) noexcept nogil:
+    cdef uint64_t prefix = 0
+    cdef int i
+    for i in range(8):
+        prefix = (prefix << 8) | (<uint8_t> data[i] if i < size else 0)
+    return prefix
+
+
+cdef inline bint same_key(const Key* a, const Key* b) noexcept nogil:
+    return a.prefix == b.prefix and a.size == b.size and memcmp(a.data, b.data, a.size) == 0
+
+
+cdef inline uint64_t hash_of(const char* data, int size) noexcept nogil:
+    """FNV-1a over words of eight bytes, with a final mix: http://www.isthe.com/chongo/tech/comp/fnv/"""
+    cdef uint64_t h = 0xCBF29CE484222325ULL ^ <uint64_t> size, word
+    while size >= 8:
+        memcpy(&word, data, 8)
+        h = (h ^ word) * 0x100000001B3ULL
+        h ^= h >> 29
+        data += 8
+        size -= 8
+    while size > 0:
+        h = (h ^ <uint8_t> data[0]) * 0x100000001B3ULL
+        data += 1
+        size -= 1
+    h ^= h >> 32
+    return h * 0x9E3779B97F4A7C15ULL
+
+
+@cython.final
+cdef class Distinct:
+    """The distinct values of some columns in sorted order, and for each row the rank of its value.
+
+    Row ``r`` of the ``c``-th column has number ``c * rows + r``.
+    """
+    cdef Key* keys          # rank -> value; `row` is the first that holds it
+    cdef uint32_t* ranks    # row -> rank
+    cdef Py_ssize_t count
+
+    def __cinit__(self):
+        self.keys = NULL
+        self.ranks = NULL
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.keys)
+        PyMem_RawFree(self.ranks)
+
+    cdef int build(self, list columns) except -1:
+        cdef Py_ssize_t rows = sum([(<Column> each).length for each in columns])
+        cdef TextColumn column
+        cdef Py_ssize_t start = 0
+        cdef int failed = 0
+        if rows >= 0xFFFFFFFF:
+            raise ColumnError(f"{rows} values in one batch; give fewer than 2^32")
+        self.ranks = <uint32_t*> PyMem_RawMalloc(max(rows, 1) * sizeof(uint32_t))
+        if self.ranks == NULL:
+            raise MemoryError()
+        cdef Table table
+        table.slots, table.keys, table.size, table.count, table.room = NULL, NULL, 0, 0, 0
+        try:
+            for column in columns:
+                with nogil:
+                    failed = number_values(&table, column.values, column.stride, column.length,
+                                           self.ranks, <uint32_t> start)
+                if failed:
+                    raise MemoryError()
+                start += column.length
+            self.keys, table.keys = table.keys, NULL
+            self.count = table.count
+            with nogil:
+                failed = sort_ranks(self.keys, self.count, self.ranks, rows)
+            if failed:
+                raise MemoryError()
+        finally:
+            PyMem_RawFree(table.slots)
+            PyMem_RawFree(table.keys)
+        return 0
+
+
+cdef struct Table:
+    uint32_t* slots         # number of a value + 1, or 0; open addressing
+    uint64_t size           # a power of two
+    Key* keys
+    Py_ssize_t count
+    Py_ssize_t room
+
+
+cdef int number_values(Table* table, const Text* values, Py_ssize_t stride, Py_ssize_t count,
+                       uint32_t* numbers, uint32_t start) noexcept nogil:
+    """Give each distinct value a number, in order of first appearance; -1 without memory."""
+    cdef Py_ssize_t i
+    cdef const Text* text
+    cdef uint64_t slot
+    cdef uint32_t number
+    cdef Key* key
+    for i in range(count):
+        if i and stride == 0:
+            numbers[start + i] = numbers[start]
+            continue
+        if <uint64_t> (2 * table.count) >= table.size and grow_table(table) < 0:
+            return -1
+        text = values + i * stride
+        slot = hash_of(text.data, text.size) & (table.size - 1)
+        while True:
+            number = table.slots[slot]
+            if number == 0:
+                key = table.keys + table.count
+                key.prefix = prefix_of(text.data, text.size)
+                key.data = text.data
+                key.size = text.size
+                key.row = start + <uint32_t> i
+                table.count += 1
+                number = table.slots[slot] = <uint32_t> table.count
+                break
+            key = table.keys + number - 1
+            if key.size == text.size and memcmp(key.data, text.data, text.size) == 0:
+                break
+            slot = (slot + 1) & (table.size - 1)
+        numbers[start + i] = number - 1
+    return 0
+
+
+cdef int grow_table(Table* table) noexcept nogil:
+    """Room for twice as many values; -1 without memory."""
+    cdef uint64_t size = 1024 if table.size == 0 else 2 * table.size
+    cdef uint64_t slot
+    cdef Py_ssize_t number
+    cdef uint32_t* slots
+    cdef void* keys = PyMem_RawRealloc(table.keys, (size // 2 + 1) * sizeof(Key))
+    if keys == NULL:
+        return -1
+    table.keys = <Key*> keys
+    slots = <uint32_t*> PyMem_RawCalloc(size, sizeof(uint32_t))
+    if slots == NULL:
+        return -1
+    for number in range(table.count):
+        slot = hash_of(table.keys[number].data, table.keys[number].size) & (size - 1)
+        while slots[slot]:
+            slot = (slot + 1) & (size - 1)
+        slots[slot] = <uint32_t> (number + 1)
+    PyMem_RawFree(table.slots)
+    table.slots = slots
+    table.size = size
+    return 0
+
+
+cdef int sort_ranks(Key* keys, Py_ssize_t count, uint32_t* numbers, Py_ssize_t rows) noexcept nogil:
+    """Sort the distinct values, and turn each row's number into a rank; -1 without memory."""
+    cdef uint32_t* rank_of = <uint32_t*> PyMem_RawMalloc(max(count, 1) * sizeof(uint32_t))
+    cdef uint32_t* first = <uint32_t*> PyMem_RawMalloc(max(count, 1) * sizeof(uint32_t))
+    cdef Py_ssize_t i
+    if rank_of == NULL or first == NULL:
+        PyMem_RawFree(rank_of)
+        PyMem_RawFree(first)
+        return -1
+    for i in range(count):
+        first[i] = keys[i].row
+        keys[i].row = <uint32_t> i
+    if count:
+        qsort(keys, count, sizeof(Key), compare_keys)
+    for i in range(count):
+        rank_of[keys[i].row] = <uint32_t> i
+        keys[i].row = first[keys[i].row]
+    for i in range(rows):
+        numbers[i] = rank_of[numbers[i]]
+    PyMem_RawFree(rank_of)
+    PyMem_RawFree(first)
+    return 0
+
+
+cdef struct Keyed:
+    uint64_t key
+    uint32_t minor
+    uint32_t row
+
+
+cdef int compare_keyed(const void* left, const void* right) noexcept nogil:
+    cdef const Keyed* a = <const Keyed*> left
+    cdef const Keyed* b = <const Keyed*> right
+    if a.key != b.key:
+        return -1 if a.key < b.key else 1
+    if a.minor != b.minor:
+        return -1 if a.minor < b.minor else 1
+    return (a.row > b.row) - (a.row < b.row)
+
+
+cdef int check_ids(TextColumn column) except -1:
+    """Ids are there, not empty, and hold no NUL."""
+    cdef Py_ssize_t row, rows = column.length if column.stride else min(column.length, 1)
+    cdef const Text* text = NULL
+    cdef bint bad = False
+    with nogil:
+        for row in range(rows):
+            text = column.values + row
+            if text.data == NULL or text.size == 0 or memchr(text.data, 0, text.size) != NULL:
+                bad = True
+                break
+    if bad and text.data == NULL:
+        raise text_error(column.name, row, "is missing; every row needs one")
+    if bad:
+        raise text_error(column.name, row, "is empty" if text.size == 0 else "holds a NUL character")
+    return 0
+
+
+cdef int check_lengths(list columns) except -1:
+    cdef Column first = columns[0], column
+    for column in columns:
+        if column.length != first.length:
+            raise ColumnError(f"column {column.name!r} has {column.length} rows, but column "
+                              f"{first.name!r} has {first.length}", column=column.name)
+    return 0
+
+
+cdef str text_of(TextColumn column, Py_ssize_t row):
+    cdef const Text* text = column.values + row * column.stride
+    return text.data[:text.size].decode()
+
+
+def check_json_objects(TextColumn column not None):
+    """Raise ColumnError for the first value that is not the text of a JSON object."""
+    cdef Connection memory = Connection(":memory:")
+    cdef Statement check = memory.prepare("SELECT 1 WHERE json_valid(?1) AND json_type(?1) = 'object'")
+    cdef Py_ssize_t row
+    cdef int rc = SQLITE_ROW
+    try:
+        with nogil:
+            for row in range(column.length):
+                if (column.values + row * column.stride).data != NULL:
+                    rc = run_row_of(check.stmt, column, row)
+                    if rc != SQLITE_ROW:
+                        break
+        if rc != SQLITE_ROW:
+            raise text_error(column.name, row, "is not the text of a JSON object")
+    finally:
+        memory.close()
+
+
+cdef inline int run_row_of(sqlite3_stmt* stmt, TextColumn column, Py_ssize_t row) noexcept nogil:
+    cdef void* only = <void*> column
+    return run_row(stmt, &only, 1, row)
+
+
+cdef class Plan:
+    """Rows that have passed every check that needs no database, and the order to write them in.
+
+    Counts add up over the calls of ``write``.
+    """
+    cdef list columns
+    cdef list keys              # names of the columns of the primary key
+    cdef str table
+    cdef uint32_t* order
+    cdef readonly Py_ssize_t rows           # as handed over
+    cdef readonly Py_ssize_t count          # to be written
+    cdef readonly int64_t inserted
+    cdef readonly int64_t updated
+
+    def __cinit__(self):
+        self.order = NULL
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.order)
+
+    cdef int make_order(self) except -1:
+        self.order = <uint32_t*> PyMem_RawMalloc(max(self.rows, 1) * sizeof(uint32_t))
+        if self.order == NULL:
+            raise MemoryError()
+        return 0
+
+    def key_values(self):
+        """The primary key of each row, as tuples of ``str``, in the order they were handed over."""
+        cdef list columns = self.columns[:len(self.keys)]
+        return [tuple([text_of(column, row) for column in columns]) for row in range(self.rows)]
+
+    def write(self, Connection connection not None, Py_ssize_t start, Py_ssize_t stop):
+        """Write the rows at ``start`` to ``stop`` of the order, in the transaction that is open.
+
+        A row whose key exists is updated in the columns given, and only when one of them differs. Two
+        plain statements do it: ON CONFLICT DO UPDATE tells neither which it did nor whether anything
+        changed.
+        """
+        cdef Handle handle
+        cdef list names = [(<Column> column).name for column in self.columns]
+        cdef list others = [name for name in names if name not in self.keys]
+        cdef Statement insert = Statement.__new__(Statement)
+        cdef Statement update = Statement.__new__(Statement)
+        cdef void** columns
+        cdef int width = len(self.columns), index, rc = SQLITE_DONE
+        start, stop = max(start, 0), min(stop, self.count)
+        number = {name: f"?{index + 1}" for index, name in enumerate(names)}
+        columns = <void**> PyMem_RawMalloc(width * sizeof(void*))
+        if columns == NULL:
+            raise MemoryError()
+        for index in range(width):
+            columns[index] = <void*> self.columns[index]
+        try:
+            handle = connection.entered(f"insert into {self.table}")
+            try:
+                insert.prepare(handle, f"INSERT INTO {self.table}({', '.join(names)}) "
+                               f"VALUES ({', '.join(number.values())}) ON CONFLICT DO NOTHING",
+                               SQLITE_PREPARE_PERSISTENT)
+                if others:
+                    changes = ", ".join([f"{name} = {number[name]}" for name in others])
+                    differs = " OR ".join([f"{name} IS NOT {number[name]}" for name in others])
+                    where = " AND ".join([f"{key} = {number[key]}" for key in self.keys])
+                    update.prepare(handle, f"UPDATE {self.table} SET {changes} WHERE {where} "
+                                   f"AND ({differs})", SQLITE_PREPARE_PERSISTENT)
+                with nogil:
+                    rc = self.write_rows(handle.db, insert.stmt, update.stmt, columns, width, start, stop)
+                handle.check(rc, f"insert into {self.table}", insert.sql)
+            finally:
+                # Bound without copies: nothing may point into the columns once they are gone.
+                insert.finalize()
+                update.finalize()
+                handle.leave()
+        finally:
+            PyMem_RawFree(columns)
+
+    cdef int write_rows(self, sqlite3* db, sqlite3_stmt* insert, sqlite3_stmt* update, void** columns,
+                        int width, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+        cdef Py_ssize_t position, row
+        cdef int rc
+        for position in range(start, stop):
+            row = self.order[position]
+            rc = run_row(insert, columns, width, row)
+            if rc != SQLITE_DONE:
+                return rc
+            if sqlite3_changes64(db):
+                self.inserted += 1
+            elif update != NULL:
+                rc = run_row(update, columns, width, row)
+                if rc != SQLITE_DONE:
+                    return rc
+                self.updated += sqlite3_changes64(db)
+        return SQLITE_DONE
+
+
+cdef inline int run_row(sqlite3_stmt* stmt, void** columns, int width, Py_ssize_t row) noexcept nogil:
+    """Bind one row and step; resets, so that the result code is the step's own."""
+    cdef int index, rc
+    for index in range(width):
+        rc = (<Column> columns[index]).bind(stmt, index + 1, row)
+        if rc != SQLITE_OK:
+            return rc
+    rc = sqlite3_step(stmt)
+    sqlite3_reset(stmt)
+    return rc
+
+
+@cython.final
+cdef class NodePlan(Plan):
+    """Nodes to insert or update. The first column is ``id``; a node keeps what it has in columns not given.
+
+    Raises:
+        InvalidIdError, ColumnError: naming the first offending row.
+        DuplicateNodeError: ids that occur more than once.
+    """
+
+    def __init__(self, list columns not None):
+        cdef TextColumn ids = columns[0]
+        cdef Key* keys
+        cdef Py_ssize_t row
+        self.columns, self.keys, self.table = columns, ["id"], "nodes"
+        self.rows = self.count = ids.length
+        check_lengths(columns)
+        check_ids(ids)
+        if self.rows >= 0xFFFFFFFF:
+            raise ColumnError(f"{self.rows} rows in one batch; give fewer than 2^32")
+        self.make_order()
+        keys = <Key*> PyMem_RawMalloc(max(self.rows, 1) * sizeof(Key))
+        if keys == NULL:
+            raise MemoryError()
+        try:
+            with nogil:
+                for row in range(self.rows):
+                    keys[row].data = ids.values[row * ids.stride].data
+                    keys[row].size = ids.values[row * ids.stride].size
+                    keys[row].prefix = prefix_of(keys[row].data, keys[row].size)
+                    keys[row].row = <uint32_t> row
+                qsort(keys, self.rows, sizeof(Key), compare_keys)
+                for row in range(self.rows):
+                    self.order[row] = keys[row].row
+            self.refuse_duplicates(ids, keys)
+        finally:
+            PyMem_RawFree(keys)
+
+    cdef int refuse_duplicates(self, TextColumn ids, const Key* keys) except -1:
+        cdef Py_ssize_t position, first = 0
+        cdef int64_t repeated = 0
+        cdef list rows = []
+        for position in range(1, self.rows):
+            if not same_key(keys + position, keys + first):
+                first = position
+                continue
+            repeated += 1
+            if len(rows) < errors.ROWS_NAMED:
+                rows.append((keys[position].row, f"{text_of(ids, keys[position].row)!r} is also row "
+                                                 f"{keys[first].row}"))
+        if repeated:
+            raise DuplicateNodeError("ids occur more than once in the batch", rows, repeated,
+                                     "Give each id once")
+        return 0
+
+    @property
+    def vectors(self):
+        """The column of vectors, or None."""
+        for column in self.columns:
+            if isinstance(column, VectorColumn):
+                return column
+        return None
+
+
+@cython.final
+cdef class EdgePlan(Plan):
+    """Edges to insert or update. The first columns are ``source``, ``target``, ``type``.
+
+    Of rows with the same three the last one counts. ``check_ends`` completes the plan.
+
+    Raises:
+        InvalidIdError, ColumnError: naming the first offending row.
+    """
+    cdef Distinct ends
+    cdef Distinct kinds
+    cdef readonly int64_t skipped
+    cdef readonly int64_t stubbed
+    cdef readonly tuple problems
+
+    def __init__(self, list columns not None):
+        self.columns, self.keys, self.table = columns, ["source", "target", "type"], "edges"
+        self.rows = (<Column> columns[0]).length
+        self.problems = ()
+        check_lengths(columns)
+        for ids in columns[:3]:
+            check_ids(ids)
+        self.ends = Distinct.__new__(Distinct)
+        self.ends.build(columns[:2])
+        self.kinds = Distinct.__new__(Distinct)
+        self.kinds.build(columns[2:3])
+        self.make_order()
+
+    def check_ends(self, Connection connection not None, str on_missing not None):
+        """Look every end up once, in the transaction that is open, and settle which rows to write.
+
+        Args:
+            on_missing: for an end that is no node: ``"error"``, ``"skip"`` the edge, or ``"stub"``:
+                make a node of type ``stub``.
+
+        Raises:
+            DanglingEdgeError: with ``"error"``; nothing was written.
+        """
+        cdef Handle handle
+        cdef uint8_t* missing = <uint8_t*> PyMem_RawMalloc(max(self.ends.count, 1))
+        cdef Keyed* keyed = <Keyed*> PyMem_RawMalloc(max(self.rows, 1) * sizeof(Keyed))
+        self.skipped = self.stubbed = 0
+        try:
+            if missing == NULL or keyed == NULL:
+                raise MemoryError()
+            handle = connection.entered("look up nodes")
+            try:
+                self.find_missing(handle, missing)
+                if on_missing == "stub":
+                    self.insert_stubs(handle, missing)
+            finally:
+                handle.leave()
+            with nogil:
+                self.arrange(keyed, missing)
+            if self.skipped:
+                self.name_problems(missing)
+            if self.skipped and on_missing == "error":
+                raise DanglingEdgeError("edges point to nodes that do not exist", list(self.problems),
+                                        self.skipped, "Insert the nodes first, or pass "
+                                        "on_missing='skip' or 'stub'")
+        finally:
+            PyMem_RawFree(missing)
+            PyMem_RawFree(keyed)
+
+    cdef int find_missing(self, Handle handle, uint8_t* missing) except -1:
+        """Mark each distinct end that is no node."""
+        cdef Statement lookup = Statement.__new__(Statement)
+        cdef const Key* key
+        cdef Py_ssize_t rank
+        cdef int rc = SQLITE_DONE
+        lookup.prepare(handle, "SELECT 1 FROM nodes WHERE id = ?", SQLITE_PREPARE_PERSISTENT)
+        try:
+            with nogil:
+                for rank in range(self.ends.count):
+                    key = self.ends.keys + rank
+                    rc = sqlite3_bind_text(lookup.stmt, 1, key.data, key.size, SQLITE_STATIC)
+                    if rc == SQLITE_OK:
+                        rc = sqlite3_step(lookup.stmt)
+                    missing[rank] = rc == SQLITE_DONE
+                    sqlite3_reset(lookup.stmt)
+                    if rc != SQLITE_ROW and rc != SQLITE_DONE:
+                        break
+            handle.check(rc, "look up nodes", lookup.sql)
+        finally:
+            lookup.finalize()
+        return 0
+
+    cdef int insert_stubs(self, Handle handle, uint8_t* missing) except -1:
+        """Make a node for each end that is none, and unmark it."""
+        cdef Statement insert = Statement.__new__(Statement)
+        cdef const Key* key
+        cdef Py_ssize_t rank
+        cdef int rc = SQLITE_DONE
+        insert.prepare(handle, "INSERT INTO nodes(id, type, title) VALUES (?1, 'stub', ?1)",
+                       SQLITE_PREPARE_PERSISTENT)
+        try:
+            with nogil:
+                for rank in range(self.ends.count):
+                    if not missing[rank]:
+                        continue
+                    key = self.ends.keys + rank
+                    rc = sqlite3_bind_text(insert.stmt, 1, key.data, key.size, SQLITE_STATIC)
+                    if rc == SQLITE_OK:
+                        rc = sqlite3_step(insert.stmt)
+                    sqlite3_reset(insert.stmt)
+                    if rc != SQLITE_DONE:
+                        break
+                    missing[rank] = 0
+                    self.stubbed += 1
+            handle.check(rc, "insert stub nodes", insert.sql)
+        finally:
+            insert.finalize()
+        return 0
+
+    cdef void arrange(self, Keyed* keyed, const uint8_t* missing) noexcept nogil:
+        """Sort the rows whose ends are there by key, keeping the last of equal ones."""
+        cdef Py_ssize_t row, kept = 0, position
+        cdef uint32_t source, target
+        for row in range(self.rows):
+            source, target = self.ends.ranks[row], self.ends.ranks[self.rows + row]
+            if missing[source] or missing[target]:
+                self.skipped += 1
+                continue
+            keyed[kept].key = (<uint64_t> source << 32) | target
+            keyed[kept].minor = self.kinds.ranks[row]
+            keyed[kept].row = <uint32_t> row
+            kept += 1
+        qsort(keyed, kept, sizeof(Keyed), compare_keyed)
+        self.count = 0
+        for position in range(kept):
+            if position + 1 < kept and keyed[position].key == keyed[position + 1].key \
+                    and keyed[position].minor == keyed[position + 1].minor:
+                continue
+            self.order[self.count] = keyed[position].row
+            self.count += 1
+
+    cdef int name_problems(self, const uint8_t* missing) except -1:
+        cdef Py_ssize_t row
+        cdef list named = []
+        for row in range(self.rows):
+            for side in range(2):
+                if missing[self.ends.ranks[side * self.rows + row]]:
+                    column = self.columns[side]
+                    named.append((row, f"{(<Column> column).name} {text_of(column, row)!r}"))
+                    break
+            if len(named) == errors.ROWS_NAMED:
+                break
+        self.problems = tuple(named)
+        return 0

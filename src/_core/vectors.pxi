@@ -1,0 +1,277 @@
+# Rows -> matrices and scores. Vectors are unit float32, little-endian (FAFCAS): a dot product is a cosine.
+
+@cython.final
+cdef class Arena:
+    """Memory that grows while rows arrive, then is lent out through the buffer protocol."""
+    cdef char* data
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+
+    def __cinit__(self):
+        self.data = NULL
+        self.size = 0
+        self.capacity = 0
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.data)
+
+    cdef int append(self, const void* data, Py_ssize_t size) noexcept nogil:
+        """Copy `size` bytes to the end; 0, or -1 without memory."""
+        if self.size + size > self.capacity and self.reserve(self.size + size) < 0:
+            return -1
+        if size:
+            memcpy(self.data + self.size, data, size)
+        self.size += size
+        return 0
+
+    cdef int reserve(self, Py_ssize_t size) noexcept nogil:
+        cdef Py_ssize_t capacity = max(size, self.capacity + self.capacity // 2, 4096)
+        cdef void* grown = PyMem_RawRealloc(self.data, capacity)
+        if grown == NULL:
+            return -1
+        self.data = <char*> grown
+        self.capacity = capacity
+        return 0
+
+    cdef object array(self, dtype):
+        """What was appended, as a one-dimensional array that keeps this object alive."""
+        return numpy.frombuffer(self, dtype=dtype) if self.size else numpy.empty(0, dtype)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, 0, flags)
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+
+cdef object wrong_width(object node_id, int bytes_found, Py_ssize_t width):
+    return CorruptRowError(
+        f"node {node_id!r}: its embedding is {bytes_found} bytes long, not {width} float32 "
+        f"({width * 4} bytes); embed it again, or rebuild with `resonance init`", node_id)
+
+
+def read_vectors(Connection connection not None, str sql not None, parameters,
+                 float[:, ::1] out not None):
+    """Run a query of (id, embedding) and copy each vector into the next row of ``out``.
+
+    Args:
+        sql: its rows must not outnumber those of ``out``.
+        out: (capacity, width) float32, filled from row 0 on.
+
+    Returns:
+        the ids of the rows filled, as :class:`Names`.
+
+    Raises:
+        CorruptRowError: a blob has another length, naming the node.
+    """
+    cdef Names names = Names.__new__(Names)
+    cdef Handle handle = connection.entered("read embeddings")
+    cdef Statement statement
+    cdef sqlite3_stmt* stmt
+    cdef const void* blob
+    cdef const void* name
+    cdef Py_ssize_t capacity = out.shape[0], width = out.shape[1], rows = 0
+    cdef char* target = <char*> &out[0, 0] if capacity and width else NULL
+    cdef int rc, size, blob_size = 0, wanted = <int> (width * sizeof(float)), failed = 0
+    names.bytes = Arena.__new__(Arena)
+    names.sizes = Arena.__new__(Arena)
+    try:
+        statement = connection.cached(sql)
+        try:
+            statement.bind(parameters)
+            stmt = statement.stmt
+            with nogil:
+                rc = sqlite3_step(stmt)
+                while rc == SQLITE_ROW:
+                    name = sqlite3_column_text(stmt, 0)
+                    size = sqlite3_column_bytes(stmt, 0)
+                    blob = sqlite3_column_blob(stmt, 1)
+                    blob_size = sqlite3_column_bytes(stmt, 1)
+                    if blob_size != wanted or blob == NULL or name == NULL:
+                        failed = 1
+                        break
+                    if rows == capacity:
+                        failed = 3
+                        break
+                    if names.bytes.append(name, size) < 0 or names.sizes.append(&size, sizeof(int)) < 0:
+                        failed = 2
+                        break
+                    memcpy(target, blob, wanted)
+                    target += wanted
+                    rows += 1
+                    rc = sqlite3_step(stmt)
+            if failed == 1:
+                raise wrong_width(column_value(stmt, 0), blob_size, width)
+            if failed == 2:
+                raise MemoryError()
+            if failed == 3:
+                raise ColumnError(f"more than {capacity} rows for a matrix of {capacity}")
+            handle.check(rc, "read embeddings", sql)
+        finally:
+            statement.rewind()
+    finally:
+        handle.leave()
+    names.count = rows
+    return names
+
+
+@cython.final
+cdef class Names:
+    """Ids as bytes, made into ``str`` when asked for: it needs the GIL, reading them did not."""
+    cdef Arena bytes
+    cdef Arena sizes
+    cdef readonly Py_ssize_t count
+
+    def __len__(self):
+        return self.count
+
+    def to_list(self):
+        """The ids as a list of ``str``.
+
+        Raises:
+            CorruptRowError: one is not UTF-8.
+        """
+        cdef Py_ssize_t row, start = 0
+        cdef const int* sizes = <const int*> self.sizes.data
+        cdef list ids = [None] * self.count
+        for row in range(self.count):
+            try:
+                ids[row] = PyUnicode_DecodeUTF8(self.bytes.data + start, sizes[row], "strict")
+            except UnicodeDecodeError as error:
+                raise CorruptRowError(f"the id {self.bytes.data[start:start + sizes[row]]!r} is text that "
+                                      f"is not UTF-8") from error
+            start += sizes[row]
+        return ids
+
+
+cdef inline double dot(const float* a, const double* b, Py_ssize_t width) noexcept nogil:
+    """Dot product in float64; four sums, so that the compiler may run them side by side."""
+    cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0
+    cdef Py_ssize_t i = 0
+    while i + 4 <= width:
+        s0 += a[i] * b[i]
+        s1 += a[i + 1] * b[i + 1]
+        s2 += a[i + 2] * b[i + 2]
+        s3 += a[i + 3] * b[i + 3]
+        i += 4
+    while i < width:
+        s0 += a[i] * b[i]
+        i += 1
+    return (s0 + s1) + (s2 + s3)
+
+
+def score_vectors(Connection connection not None, str sql not None, parameters,
+                  const double[::1] query not None):
+    """Run a query of (rowid, embedding) and score every row in place, in SQLite's own memory.
+
+    Args:
+        query: (width,) float64, of unit norm for scores that are cosines.
+
+    Returns:
+        rowids (n,) int64 and scores (n,) float64, in the order of the rows.
+
+    Raises:
+        CorruptRowError: a blob has another width than the query, or is not finite, naming the row.
+    """
+    cdef Arena rowids = Arena.__new__(Arena)
+    cdef Arena scores = Arena.__new__(Arena)
+    cdef Handle handle
+    cdef Statement statement
+    cdef sqlite3_stmt* stmt
+    cdef const float* vector
+    cdef int64_t rowid = 0
+    cdef double score
+    cdef Py_ssize_t width = query.shape[0]
+    cdef int rc, size = 0, wanted = <int> (width * sizeof(float)), failed = 0
+    if width == 0:
+        raise EmbeddingError("a query without dimensions", got=0)
+    handle = connection.entered("search")
+    try:
+        statement = connection.cached(sql)
+        try:
+            statement.bind(parameters)
+            stmt = statement.stmt
+            with nogil:
+                rc = sqlite3_step(stmt)
+                while rc == SQLITE_ROW:
+                    rowid = sqlite3_column_int64(stmt, 0)
+                    vector = <const float*> sqlite3_column_blob(stmt, 1)
+                    size = sqlite3_column_bytes(stmt, 1)
+                    if size != wanted or vector == NULL:
+                        failed = 1
+                        break
+                    score = dot(vector, &query[0], width)
+                    if not isfinite(score):
+                        failed = 3
+                        break
+                    if rowids.append(&rowid, sizeof(int64_t)) < 0 \
+                            or scores.append(&score, sizeof(double)) < 0:
+                        failed = 2
+                        break
+                    rc = sqlite3_step(stmt)
+            if failed == 1:
+                raise wrong_width(f"rowid {rowid}", size, width)
+            if failed == 2:
+                raise MemoryError()
+            if failed == 3:
+                raise CorruptRowError(f"the node with rowid {rowid}: its embedding is not finite; embed "
+                                      f"it again, or rebuild with `resonance init`")
+            handle.check(rc, "search", sql)
+        finally:
+            statement.rewind()
+    finally:
+        handle.leave()
+    return rowids.array(numpy.int64), scores.array(numpy.float64)
+
+
+def to_fafcas(array):
+    """Rows scaled to unit length, as float32: the form in which vectors are stored.
+
+    Args:
+        array: (d,) or (n, d) numbers.
+
+    Returns:
+        a new float32 array of the same shape, C-contiguous, every row of norm 1 within 1e-6.
+
+    Raises:
+        EmbeddingError: a row is not finite, or is all zeros and so has no direction.
+    """
+    cdef const float[:, ::1] rows
+    cdef float[:, ::1] out
+    cdef double length
+    cdef Py_ssize_t row, i
+    if why_no_vector(array) is None:
+        return to_fafcas(numpy.asarray(array)[None])[0]
+    source = as_vectors(array)
+    result = numpy.empty_like(source)
+    if source.size == 0:
+        return result
+    rows, out = source, result
+    for row in range(rows.shape[0]):
+        length = norm(&rows[row, 0], rows.shape[1])
+        if length == INFINITY:
+            raise not_finite(f"row {row}", row)
+        if length == 0:
+            raise EmbeddingError(f"row {row}: all zeros, which has no direction", row=row, got=0.0,
+                                 want="a norm above 0")
+        for i in range(rows.shape[1]):
+            out[row, i] = <float> (rows[row, i] / length)
+    return result
+
+
+def dot_product(a, b):
+    """Dot product of two vectors of the same width, summed in float64: their cosine if both are unit.
+
+    Raises:
+        EmbeddingError: the widths differ, or one is not a vector of numbers.
+    """
+    left, right = numpy.asarray(a), numpy.asarray(b)
+    for array in (left, right):
+        if array.ndim != 1 or array.dtype.kind not in "fiu":
+            raise EmbeddingError(f"shape {array.shape} of {array.dtype}; give a vector of numbers",
+                                 got=array.shape, want="(d,)")
+    if left.shape != right.shape:
+        raise EmbeddingError(f"{left.shape[0]} dimensions against {right.shape[0]}: vectors of "
+                             f"different spaces are not compared", got=right.shape[0],
+                             want=left.shape[0])
+    return float(numpy.dot(left.astype(numpy.float64), right.astype(numpy.float64)))

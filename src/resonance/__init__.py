@@ -1,0 +1,48 @@
+"""Resonance: an embedded knowledge-graph store for folders of markdown.
+
+Metadata, edges and unit float32 vectors live in one SQLite file; the text stays in the files and is
+read when somebody asks for it.
+"""
+
+from importlib.metadata import version as _version
+
+from resonance._core import dot_product, engine, to_fafcas
+from resonance.database import ResonanceDB
+from resonance.errors import ResonanceError, UnsafeSQLiteWarning
+from resonance.factory import DatabaseFactory
+from resonance.model import (
+    Content,
+    Edge,
+    EmbeddingMatrix,
+    Hit,
+    InsertReport,
+    Link,
+    Node,
+    Space,
+    Stats,
+)
+
+__version__ = _version("resonance")
+sqlite_version: str = engine()["version"]
+"""The version of the SQLite engine in use; ``engine()`` tells where it came from."""
+
+__all__ = [
+    "Content",
+    "DatabaseFactory",
+    "Edge",
+    "EmbeddingMatrix",
+    "Hit",
+    "InsertReport",
+    "Link",
+    "Node",
+    "ResonanceDB",
+    "ResonanceError",
+    "Space",
+    "Stats",
+    "UnsafeSQLiteWarning",
+    "__version__",
+    "dot_product",
+    "engine",
+    "sqlite_version",
+    "to_fafcas",
+]

@@ -1,0 +1,78 @@
+"""Tables out as Arrow: pyarrow, polars, pandas and duckdb take them without a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from resonance import _core, rows
+from resonance.errors import InputError, ResonanceError
+from resonance.model import EmbeddingMatrix
+from resonance.search.exact import Filter
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_KINDS = {"embedding": "v", "confidence": "r", "veracity": "r"}
+
+
+def read_table(connection: _core.Connection, table: str, chosen: Filter, width: int) -> pyarrow.Table:
+    """``nodes`` or ``edges`` as a table; text is large_string, vectors FixedSizeList<float32>."""
+    columns = {"nodes": rows.NODE_COLUMNS, "edges": rows.EDGE_COLUMNS}.get(table)
+    if columns is None:
+        raise InputError(f"no table {table!r} to export; give 'nodes' or 'edges'")
+    where, values = chosen.sql()
+    if table == "edges" and where != "1":
+        raise InputError("filters are for nodes; filter the table of edges itself")
+    if width < 0:
+        columns = tuple(name for name in columns if name != "embedding")
+    read = _core.read_columns(
+        connection,
+        f"SELECT {', '.join(columns)} FROM {table} WHERE {where}",
+        values,
+        "".join(_KINDS.get(name, "t") for name in columns),
+        max(width, 0),
+    )
+    arrow = _pyarrow()
+    arrays = [
+        _array(arrow, _KINDS.get(name, "t"), width, *parts) for name, parts in zip(columns, read, strict=True)
+    ]
+    return arrow.table(dict(zip(columns, arrays, strict=True)))
+
+
+def matrix_table(matrix: EmbeddingMatrix) -> pyarrow.Table:
+    """``id`` and ``embedding``; the vectors are not copied."""
+    arrow = _pyarrow()
+    flat = arrow.array(matrix.vectors.reshape(-1))
+    vectors = arrow.FixedSizeListArray.from_arrays(flat, matrix.vectors.shape[1])
+    return arrow.table({"id": arrow.array(matrix.ids, arrow.string()), "embedding": vectors})
+
+
+def _array(
+    arrow: Any,
+    kind: str,
+    width: int,
+    data: npt.NDArray[np.uint8],
+    offsets: npt.NDArray[np.int64],
+    valid: npt.NDArray[np.bool_],
+) -> Any:
+    bits = None if valid.all() else arrow.py_buffer(np.packbits(valid, bitorder="little"))
+    buffer = arrow.py_buffer(data)
+    if kind == "t":
+        buffers = [bits, arrow.py_buffer(offsets), buffer]
+        return arrow.Array.from_buffers(arrow.large_string(), len(valid), buffers)
+    if kind == "r":
+        return arrow.Array.from_buffers(arrow.float64(), len(valid), [bits, buffer])
+    flat = arrow.Array.from_buffers(arrow.float32(), len(valid) * width, [None, buffer])
+    kind_of_list = arrow.list_(arrow.float32(), width)
+    return arrow.Array.from_buffers(kind_of_list, len(valid), [bits], children=[flat])
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ResonanceError("this needs pyarrow: pip install 'resonance[arrow]'") from error
+    return pyarrow

@@ -1,0 +1,1 @@
+"""Looking after a database: is it sound, and how is it built anew."""

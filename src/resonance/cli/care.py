@@ -1,0 +1,192 @@
+"""``stats``, ``doctor``, ``migrate``, ``backup``, ``vacuum``: looking after a database."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from resonance.cli import place
+from resonance.cli.output import FINDINGS, Answer, answering, safe
+from resonance.cli.place import Database, Json, Root, RootOption
+from resonance.database import ResonanceDB
+from resonance.factory import DatabaseFactory
+from resonance.model import HealthReport, LinkState
+from resonance.words import counted, listed, size
+
+_MARKS = {"ok": ("✓", "green"), "info": ("·", "dim"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
+
+
+def stats(
+    root: Root = None, root_option: RootOption = None, database: Database = None, as_json: Json = False
+) -> None:
+    """Count what is stored."""
+    with answering(as_json) as answer:
+        where = place.find(root, root_option, database)
+        with place.open_for_reading(where) as db:
+            found = db.get_stats()
+            made_from = db.root
+            files, history = (
+                db.query(f"SELECT count(*) FROM {table}")[0][0] for table in ("files", "history")
+            )
+        if as_json:
+            told: dict[str, Any] = dataclasses.asdict(found)
+            told["space"] = found.space._asdict() if found.space else None
+            told |= {"links": dict(found.links), "types": dict(found.types)}
+            told |= {"files": files, "history": history, "root": str(made_from) if made_from else None}
+            answer.document({"path": str(where.database), **told})
+            return
+        space = found.space
+        types = listed((count, kind or "untyped") for kind, count in _most(found.types))
+        by = f" by {space.name}, {space.dims} dimensions" if space else ""
+        answer.facts(
+            (
+                ("database", str(where.database)),
+                ("size", size(found.db_size_bytes) + _wal(found.wal_size_bytes)),
+                ("vault", f"{made_from}, {counted(files, 'note')}" if made_from else "none ingested"),
+                ("nodes", f"{found.nodes:,}{types and f'  ({types})'}"),
+                ("edges", f"{found.edges:,}"),
+                ("links", listed((found.links.get(state, 0), state) for state in get_args(LinkState))),
+                ("vectors", f"{found.vectors:,}{by}"),
+                ("history", counted(history, "entry", "entries")),
+            )
+        )
+
+
+def doctor(
+    root: Root = None,
+    root_option: RootOption = None,
+    database: Database = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Do not compare the indexes with their tables.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Examine the engine, the file, and what is stored in it; exit code 1 if something is wrong.
+
+    It writes to see whether that works, undoes it, and looks whether it is undone.
+    """
+    with answering(as_json) as answer:
+        where = place.find(root, root_option, database)
+        report = DatabaseFactory.perform_health_check(where.database, deep=not quick)
+        if as_json:
+            answer.document(
+                {"path": report.path, "ok": report.ok, "findings": [f._asdict() for f in report.findings]}
+            )
+        else:
+            _show(answer, report)
+        if any(finding.level in ("warning", "error") for finding in report):
+            raise typer.Exit(FINDINGS)
+
+
+def migrate(
+    root: Root = None, root_option: RootOption = None, database: Database = None, as_json: Json = False
+) -> None:
+    """Bring the schema up to date, after a backup. Every other command does it too, by the way."""
+    with answering(as_json) as answer:
+        from resonance import migrate as migrations
+
+        where = place.find(root, root_option, database)
+        with DatabaseFactory.connect(where.database, readonly=True) as connection:
+            todo = [migration.name for migration in migrations.pending(connection)]
+        with ResonanceDB(where.database, create=False) as db:
+            saved = db.migration_backup
+        if as_json:
+            answer.document({"path": str(where.database), "applied": todo, "backup": saved})
+            return
+        answer.facts(
+            (
+                ("database", str(where.database)),
+                ("applied", ", ".join(todo) or "nothing; the schema was up to date"),
+                ("backup", saved or ""),
+            )
+        )
+
+
+def backup(
+    root: Root = None,
+    root_option: RootOption = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="The file to make.  [dim]default: beside the database[/dim]"),
+    ] = None,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Copy the database while it is in use, and check the copy."""
+    with answering(as_json) as answer:
+        where = place.find(root, root_option, database)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        target = to or where.database.with_name(f"{where.database.name}.{stamp}.bak")
+        with ResonanceDB(where.database, create=False, readonly=True) as db:
+            report = db.backup(target)
+        if as_json:
+            answer.document(report._asdict())
+            return
+        answer.facts(
+            (
+                ("backup", report.path),
+                ("holds", f"{counted(report.nodes, 'node')}, {counted(report.edges, 'edge')}: checked"),
+                ("size", size(report.size_bytes)),
+            )
+        )
+
+
+def vacuum(
+    root: Root = None, root_option: RootOption = None, database: Database = None, as_json: Json = False
+) -> None:
+    """Give the space of what was deleted back to the file system."""
+    with answering(as_json) as answer:
+        where = place.find(root, root_option, database)
+        with ResonanceDB(where.database, create=False) as db:
+            before = _on_disk(where.database)
+            db.vacuum()
+            db.checkpoint()
+            after = _on_disk(where.database)
+        if as_json:
+            answer.document({"path": str(where.database), "before": before, "after": after})
+            return
+        answer.facts(
+            (("database", str(where.database)), ("size", f"{size(before)} before, {size(after)} now"))
+        )
+
+
+def _show(answer: Answer, report: HealthReport) -> None:
+    if not answer.on_terminal:
+        answer.table(("", "", ""), [(f.level, f.check, f.message) for f in report])
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for finding in report:
+        mark, style = _MARKS[finding.level]
+        quiet = finding.level in ("ok", "info")
+        grid.add_row(
+            Text(mark, style=style),
+            Text(finding.check),
+            Text(safe(finding.message), style="" if quiet else style),
+        )
+    answer.console.print(grid)
+    levels = [finding.level for finding in report]
+    wrong = listed((levels.count(level), f"{level}s") for level in ("error", "warning"))
+    answer.line()
+    answer.line(f"{report.path}: {wrong or 'sound'}", "bold" if not wrong else "bold yellow")
+
+
+def _wal(count: int) -> str:
+    return f", and {size(count)} not yet written back" if count else ""
+
+
+def _most(types: Any) -> list[tuple[str, int]]:
+    return sorted(types.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _on_disk(path: Path) -> int:
+    return sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists())

@@ -1,0 +1,225 @@
+"""``init`` and ``ingest``: from the folder to the database."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from resonance.cli import place
+from resonance.cli.output import FINDINGS, Answer, answering, to_people
+from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
+from resonance.database import ResonanceDB
+from resonance.model import LinkState
+from resonance.words import counted, listed
+
+if TYPE_CHECKING:
+    from resonance.vault.embed import Embedder
+    from resonance.vault.ingest import Progress
+    from resonance.vault.report import IngestReport
+
+SHOWN_PROBLEMS = 20
+NO_MODEL = "none"
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", help="A folder, file or pattern below the root; may be repeated.", show_default=False
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", help="A pattern of what to leave out; may be repeated.", show_default=False),
+]
+NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Make no vectors: no search by meaning.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on where much would be removed.")]
+
+
+def init(
+    root: Root = None,
+    root_option: RootOption = None,
+    database: Database = None,
+    source: Sources = None,
+    exclude: Exclude = None,
+    model: Model = None,
+    no_embed: NoEmbed = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Build the database from the vault, anew.
+
+    It is built beside the one in use and takes its place in one step: whoever is reading is not
+    disturbed, and a run that fails changes nothing. Vectors of texts that have not changed are
+    kept, as are the audit trail and the state of enrichment.
+    """
+    with answering(as_json) as answer:
+        from resonance.care.regenerate import open_live, regenerate
+
+        where = place.find(
+            root, root_option, database, sources=source, exclude=exclude, model=_model(model, no_embed)
+        )
+        if where.database.exists():
+            with open_live(where.database) as db:
+                place.tell_of_migration(db)
+                place.require_same_root(db, where)
+        embedder, why = _embedder(where, fetch=True)
+        with _progress(answer) as progress:
+            report = regenerate(where.database, where.settings, embedder=embedder, progress=progress, yes=yes)
+        _answer(answer, where, report, why)
+
+
+def ingest(
+    root: Root = None,
+    root_option: RootOption = None,
+    database: Database = None,
+    source: Sources = None,
+    exclude: Exclude = None,
+    model: Model = None,
+    no_embed: NoEmbed = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Bring the database up to date: only what has changed is read, embedded and written."""
+    with answering(as_json) as answer:
+        from resonance.care.regenerate import make_room
+        from resonance.vault.ingest import ingest as bring_up_to_date
+
+        where = place.find(
+            root, root_option, database, sources=source, exclude=exclude, model=_model(model, no_embed)
+        )
+        new = not where.database.exists()
+        make_room(where.database, where.settings)
+        with ResonanceDB(where.database) as db, _progress(answer) as progress:
+            place.tell_of_migration(db)
+            place.require_same_root(db, where)
+            embedder, why = _embedder(where, fetch=True) if new else (None, None)
+            report = bring_up_to_date(db, where.settings, embedder=embedder, progress=progress, yes=yes)
+        _answer(answer, where, report, why)
+
+
+def _model(model: str | None, no_embed: bool) -> str | None:
+    if no_embed and model is not None:
+        raise typer.BadParameter("--model and --no-embed say two different things")
+    return NO_MODEL if no_embed else model
+
+
+def _embedder(where: Place, *, fetch: bool) -> tuple[Embedder | None, str | None]:
+    """The model, fetched if it is not here; or why there is none."""
+    from resonance.vault.embed import choose_embedder
+
+    embedder, why = choose_embedder(where.settings)
+    if embedder is None and fetch and (where.settings.model or "").lower() != NO_MODEL:
+        to_people("fetching the embedding model, this once", "dim")
+        embedder, why = choose_embedder(where.settings, obtain=True)
+    return embedder, why
+
+
+def _answer(answer: Answer, where: Place, report: IngestReport, why: str | None) -> None:
+    """Print the report, and end with the exit code it deserves."""
+    if why is not None and report.embedding is None:
+        report.embedding_note = why
+    if answer.as_json:
+        answer.document(report.to_dict())
+    else:
+        _tell(answer, where, report)
+    if report.problems or not report.complete:
+        raise typer.Exit(FINDINGS)
+
+
+def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
+    distinct = len({problem.path for problem in report.problems})
+    notes = listed(
+        (
+            (report.indexed, "indexed"),
+            (report.unchanged, "unchanged"),
+            (report.removed, "removed"),
+            (distinct, "with problems"),
+        )
+    )
+    links = listed((report.links.get(state, 0), state) for state in get_args(LinkState))
+    vectors = ""
+    if report.embedding is not None:
+        vectors = f"{report.vectors:,} by {report.embedding.name}, {report.embedding.dims} dimensions"
+    answer.facts(
+        (
+            ("vault", str(where.settings.root)),
+            ("database", str(where.database)),
+            ("notes", f"{report.files:,} found" + (f": {notes}" if notes else "")),
+            ("links", links),
+            (
+                "graph",
+                f"{counted(report.nodes + report.tags, 'node')}, {counted(report.edges, 'edge')}",
+            ),
+            ("vectors", vectors),
+            ("passed over", _passed_over(report)),
+            ("time", f"{report.seconds:.1f} s"),
+        )
+    )
+    if report.embedding_note and where.settings.model != NO_MODEL:
+        answer.note(report.embedding_note)
+    for note in getattr(report, "notes", ()):
+        answer.note(note)
+    if not report.complete:
+        answer.note("a folder could not be read, so nothing was removed")
+    if report.problems:
+        answer.line()
+        shown = report.problems[:SHOWN_PROBLEMS] if answer.on_terminal else report.problems
+        answer.table(
+            ("problem in", "reason"),
+            [(f"{p.path}:{p.line}" if p.line else p.path, p.reason) for p in shown],
+            ("yellow", ""),
+        )
+        if len(shown) < len(report.problems):
+            answer.note(f"and {len(report.problems) - len(shown):,} more; --json lists them all")
+
+
+def _passed_over(report: IngestReport) -> str:
+    words = {
+        "hidden": ("hidden", "hidden"),
+        "excluded": ("excluded", "excluded"),
+        "symlinks": ("symbolic link", "symbolic links"),
+        "other": ("other file", "other files"),
+    }
+    found = [(count, words.get(why, (why, why))) for why, count in report.skipped.items() if count]
+    return ", ".join(counted(count, one, many) for count, (one, many) in found)
+
+
+@contextlib.contextmanager
+def _progress(answer: Answer) -> Iterator[Progress | None]:
+    """A bar on stderr while it is a terminal; nothing else."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich import progress as bar
+    from rich.console import Console
+
+    words = {
+        "scan": "looking for notes",
+        "read": "reading and embedding",
+        "link": "following links",
+        "replace": "putting it in place",
+    }
+    with bar.Progress(
+        bar.SpinnerColumn(),
+        bar.TextColumn("{task.description:<22}"),
+        bar.BarColumn(bar_width=None),
+        bar.MofNCompleteColumn(),
+        bar.TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bars:
+        task = bars.add_task("", total=None)
+        stage = ""
+
+        def progress(what: str, done: int, total: int) -> None:
+            nonlocal task, stage
+            if what != stage:
+                bars.remove_task(task)
+                task = bars.add_task(words.get(what, what), total=total or None)
+                stage = what
+            bars.update(task, completed=done, total=total or None)
+
+        yield progress

@@ -1,0 +1,652 @@
+"""ResonanceDB: the typed front of everything below."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import numpy.typing as npt
+
+from resonance import _core, arrow, bulk, matrix, rows, spaces
+from resonance.backup import BackupReport, backup_connection
+from resonance.errors import ColumnError, InputError, UnknownNodeError
+from resonance.factory import PAGE_SIZE, page_size_for
+from resonance.history import History
+from resonance.model import (
+    Checkpoint,
+    Content,
+    Edge,
+    EmbeddingMatrix,
+    EmberState,
+    HistoryEntry,
+    Hit,
+    InsertReport,
+    JSONObject,
+    Link,
+    LinkState,
+    Node,
+    Space,
+    Stats,
+)
+from resonance.rebuild import put_in_place, require_sound, workshop
+from resonance.rows import NODE_COLUMNS
+from resonance.search.exact import Filter, search_exact
+from resonance.session import Session
+from resonance.stats import read_stats
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_WITHOUT_EMBEDDING = tuple(name for name in NODE_COLUMNS if name != "embedding")
+
+
+class ResonanceDB:
+    """A knowledge graph in one SQLite file: nodes, edges, vectors; the text stays in the vault.
+
+    One object may be shared by threads: writers take turns, each reader sees a snapshot of its own.
+    It is a context manager; leaving it closes it.
+
+    Args:
+        path: the database file, or ``":memory:"``.
+        create: make the file if it is missing; never with ``readonly``.
+        root: the vault's root, for :meth:`content`; default: the one the last ingest recorded.
+        readonly: refuse to write.
+        scratch: make a new file as fast as possible: nothing is on disk for sure, and nobody else can
+            open it, before it is closed. A crash leaves a file to throw away.
+        dims: the width of the vectors to come, if known: it settles the page size of a new file.
+        page_size: bytes in a page of a new file, instead.
+
+    Raises:
+        CannotOpenError, NotADatabaseError, SchemaTooNewError, UnsupportedFilesystemError: the file
+            cannot be used; it was not changed.
+        MigrationError: its schema could not be brought up to date; it is as it was.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        root: str | os.PathLike[str] | None = None,
+        readonly: bool = False,
+        scratch: bool = False,
+        dims: int | None = None,
+        page_size: int | None = None,
+    ) -> None:
+        self.path = os.fspath(path)
+        self._root = None if root is None else Path(root)
+        self._session = Session(
+            self.path,
+            create=create and not readonly,
+            readonly=readonly,
+            scratch=scratch,
+            page_size=page_size or (PAGE_SIZE if dims is None else page_size_for(dims)),
+        )
+
+    # --- single rows ----------------------------------------------------------------------------
+
+    def insert_node(self, node: Node | Mapping[str, Any]) -> None:
+        """Insert a node, or update the columns it names if its id exists.
+
+        Fields of a :class:`Node` that are None are not named; a mapping names exactly its keys, so
+        ``{"id": "a", "title": None}`` sets the title to NULL.
+
+        Raises:
+            InvalidIdError, ColumnError, EmbeddingError: what is wrong with it; nothing was written.
+        """
+        self.insert_nodes([node], history="rows")
+
+    def insert_edge(self, source: str, target: str, type: str = "related_to") -> None:
+        """Insert an edge; if it exists nothing changes.
+
+        Raises:
+            DanglingEdgeError: an end is no node.
+        """
+        self.insert_edges(source=[source], target=[target], type=[type], history="rows")
+
+    def insert_semantic_edge(
+        self,
+        source: str,
+        target: str,
+        type: str,
+        confidence: float = 1.0,
+        veracity: float = 1.0,
+        context_source: str | None = None,
+    ) -> None:
+        """Insert an edge with its weights, or update the weights if it exists.
+
+        Raises:
+            DanglingEdgeError: an end is no node.
+        """
+        self.insert_edges([Edge(source, target, type, confidence, veracity, context_source)], history="rows")
+
+    def get_node(self, id: str) -> Node | None:
+        """The node, its vector included, or None.
+
+        Raises:
+            CorruptRowError: what is stored cannot be read.
+        """
+        found = self.query(f"SELECT {', '.join(NODE_COLUMNS)} FROM nodes WHERE id = ?", (id,))
+        return rows.node_from_row(found[0]) if found else None
+
+    def get_nodes(
+        self,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        exclude_content: bool = False,
+    ) -> list[Node]:
+        """Nodes in the order of their ids.
+
+        Args:
+            exclude_content: leave the vectors out, which are most of a row.
+        """
+        columns = _WITHOUT_EMBEDDING if exclude_content else NODE_COLUMNS
+        where, values = Filter(domain=domain, type=type, layer=layer).sql()
+        found = self.query(
+            f"SELECT {', '.join(columns)} FROM nodes WHERE {where} ORDER BY id LIMIT ? OFFSET ?",
+            (*values, -1 if limit is None else limit, offset),
+        )
+        return [rows.node_from_row(row, columns) for row in found]
+
+    def get_nodes_by_type(self, type: str) -> list[Node]:
+        """All nodes of a type, in the order of their ids."""
+        return self.get_nodes(type=type)
+
+    def get_node_hash(self, id: str) -> str | None:
+        """The hash of the file the node was made from, or None."""
+        found = self.query("SELECT hash FROM nodes WHERE id = ?", (id,))
+        return found[0][0] if found else None
+
+    def get_edges(self, id: str, *, direction: str = "out", type: str | None = None) -> list[Edge]:
+        """Edges of a node: ``"out"`` of it, ``"in"`` to it, or ``"both"``; sorted.
+
+        Raises:
+            InputError: another direction.
+        """
+        sides = {"out": ("source",), "in": ("target",), "both": ("source", "target")}
+        if direction not in sides:
+            raise InputError(f"direction {direction!r}; give 'out', 'in' or 'both'")
+        select = f"SELECT {', '.join(rows.EDGE_COLUMNS)} FROM edges WHERE"
+        kind = "" if type is None else " AND type = :type"
+        parts = [f"{select} {side} = :id{kind}" for side in sides[direction]]
+        found = self.query(" UNION ".join(parts) + " ORDER BY 1, 2, 3", {"id": id, "type": type})
+        return [Edge(*row) for row in found]
+
+    def get_lexicon(self) -> list[dict[str, Any]]:
+        """Concepts: nodes of type ``concept`` in the domain ``lexicon``, as id, label, aliases and meta."""
+        return [
+            {"id": node.id, "label": node.title, "aliases": [], **(node.meta or {})}
+            for node in self.get_nodes(domain="lexicon", type="concept", exclude_content=True)
+        ]
+
+    def update_node_meta(self, id: str, meta: JSONObject | None) -> None:
+        """Replace the metadata of a node.
+
+        Raises:
+            UnknownNodeError: there is none.
+        """
+        self._update(id, {"meta": meta})
+
+    def update_node_date(self, id: str, date: str | None) -> None:
+        """Replace the date of a node.
+
+        Raises:
+            UnknownNodeError: there is none.
+        """
+        self._update(id, {"date": date})
+
+    def _update(self, id: str, fields: dict[str, Any]) -> None:
+        with self._session.writing() as writer:
+            if not writer.execute("SELECT 1 FROM nodes WHERE id = ?", (id,)):
+                raise UnknownNodeError(id)
+            self.insert_node({"id": id, **fields})
+
+    def delete_nodes(self, ids: Iterable[str]) -> int:
+        """Delete nodes with their edges; links to them become unresolved. Returns how many there were."""
+        chosen = json.dumps(sorted(rows.distinct_ids(ids)))
+        doomed = "SELECT value FROM json_each(?)"
+        with self._session.writing() as writer:
+            History(writer).nodes_deleted(chosen)
+            writer.execute(
+                f"UPDATE links SET state = 'unresolved', target = NULL WHERE target IN ({doomed})",
+                (chosen,),
+            )
+            for table, column in (
+                ("links", "source"),
+                ("files", "node"),
+                ("edges", "source"),
+                ("edges", "target"),
+                ("nodes", "id"),
+            ):
+                writer.execute(f"DELETE FROM {table} WHERE {column} IN ({doomed})", (chosen,))
+            return writer.changes
+
+    def delete_edges(self, edges: Iterable[Edge | Sequence[Any]]) -> int:
+        """Delete edges given as (source, target, type, ...). Returns how many there were."""
+        keys = [() if isinstance(edge, str) else tuple(edge)[:3] for edge in edges]
+        for row, key in enumerate(keys):
+            if len(key) != 3 or not all(isinstance(part, str) for part in key):
+                raise ColumnError(f"row {row}: give (source, target, type)", row=row)
+        with self._session.writing() as writer:
+            deleted = 0
+            for key in keys:
+                writer.execute("DELETE FROM edges WHERE source = ? AND target = ? AND type = ?", key)
+                if writer.changes:
+                    deleted += 1
+                    History(writer).edge("delete", key, old={}, new=None)
+            return deleted
+
+    # --- columns --------------------------------------------------------------------------------
+
+    def insert_nodes(
+        self,
+        nodes: Iterable[Node | Mapping[str, Any]] | Any = None,
+        /,
+        *,
+        mode: str = "exclusive",
+        history: str = "summary",
+        progress: bulk.Progress | None = None,
+        **columns: Any,
+    ) -> InsertReport:
+        """Insert or update many nodes.
+
+        All rows are checked before the first is written. A node that exists keeps what it has in columns
+        that are not given; None in a column stores NULL.
+
+        Args:
+            nodes: an iterable of :class:`Node` or mappings; or anything with ``__arrow_c_stream__``
+                (a pyarrow, polars, pandas or duckdb table), read straight from its buffers; or
+            columns: ``id`` and any other column of ``nodes``, each a sequence or one value for all
+                rows. ``embedding`` is (n, d) of any real dtype, or a sequence of vectors and None.
+            mode: ``"exclusive"``: one transaction. A large load into a file that nobody else has open
+                leaves WAL meanwhile, writes each page once and is durable at return; whoever opens the
+                file then waits. ``"shared"``: short transactions with room for other writers between
+                them; the rows before a failure stay.
+            history: ``"summary"`` writes one row to the audit trail, ``"rows"`` one for each node.
+            progress: called with (rows done, rows in all).
+
+        Raises:
+            InvalidIdError, ColumnError, EmbeddingError, SpaceError, DuplicateNodeError: naming column
+                and rows; nothing was written.
+        """
+        if (nodes is None) == (not columns):
+            raise InputError("give nodes, or columns such as id=[...], title=[...]")
+        batches = rows.node_batches(nodes, columns)
+        return bulk.insert_nodes(self._session, batches, mode=mode, history=history, progress=progress)
+
+    def insert_edges(
+        self,
+        edges: Iterable[Edge | Sequence[Any]] | Any = None,
+        /,
+        *,
+        on_missing: str = "error",
+        mode: str = "exclusive",
+        history: str = "summary",
+        progress: bulk.Progress | None = None,
+        **columns: Any,
+    ) -> InsertReport:
+        """Insert or update many edges. Foreign keys hold when it returns, whatever the mode.
+
+        Args:
+            edges: an iterable of :class:`Edge` or (source, target, type, ...); or anything with
+                ``__arrow_c_stream__``; or
+            columns: ``source``, ``target`` and any other column of ``edges``.
+            on_missing: for an end that is no node: ``"error"``, ``"skip"`` the edge (the report names
+                it), or ``"stub"``: make a node of type ``stub``.
+            mode, history, progress: as in :meth:`insert_nodes`.
+
+        Raises:
+            DanglingEdgeError: with ``"error"``; lists the rows, nothing was written.
+            InvalidIdError, ColumnError: naming column and row; nothing was written.
+        """
+        if (edges is None) == (not columns):
+            raise InputError("give edges, or columns such as source=[...], target=[...]")
+        return bulk.insert_edges(
+            self._session,
+            rows.edge_source(edges, columns),
+            on_missing=on_missing,
+            mode=mode,
+            history=history,
+            progress=progress,
+        )
+
+    def embeddings(self, *, domain: str | None = None, type: str | None = None) -> EmbeddingMatrix:
+        """All vectors as one matrix, in storage order; nodes without a vector are left out.
+
+        Raises:
+            CorruptRowError: a stored vector has another width than the space.
+        """
+        return matrix.read_all(self._session, Filter(domain=domain, type=type))
+
+    def iter_embeddings(self, batch_size: int = 4096) -> Iterator[EmbeddingMatrix]:
+        """The vectors in pieces of at most ``batch_size`` rows, each in memory of its own.
+
+        Each piece is a fresh look at the database, so that no snapshot is kept for the length of the
+        loop: rows written meanwhile may or may not be seen, rows that stay are seen once.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size={batch_size}; give 1 or more")
+        return matrix.read_pieces(self._session, batch_size)
+
+    def to_arrow(
+        self,
+        table: str = "nodes",
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+    ) -> pyarrow.Table:
+        """``nodes`` (filtered) or ``edges`` as a pyarrow table, for polars, pandas, duckdb or Parquet.
+
+        Raises:
+            ResonanceError: pyarrow is not installed.
+            CorruptRowError: a stored vector has another width than the space.
+        """
+        with self._session.snapshot() as connection:
+            chosen = Filter(domain=domain, type=type, layer=layer)
+            return arrow.read_table(connection, table, chosen, spaces.width(connection))
+
+    # --- spaces -----------------------------------------------------------------------------------
+
+    @property
+    def space(self) -> Space | None:
+        """The embedding space the vectors belong to; None before the first one."""
+        found = self.query("SELECT name, dims, revision, normalisation FROM spaces WHERE active = 1")
+        return Space(*found[0]) if found else None
+
+    def set_space(self, space: Space, *, replace: bool = False) -> None:
+        """Say which model the vectors come from.
+
+        Args:
+            replace: if vectors of another space are stored, set them to NULL.
+
+        Raises:
+            SpaceError: they are there, and ``replace`` is False; nothing was changed.
+        """
+        with self._session.writing() as writer:
+            spaces.activate(writer, space, replace=replace)
+
+    # --- questions --------------------------------------------------------------------------------
+
+    @overload
+    def search(
+        self,
+        query: Sequence[float] | npt.NDArray[Any],
+        k: int = 10,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        ids: Iterable[str] | None = None,
+        min_score: float | None = None,
+    ) -> list[Hit]: ...
+
+    @overload
+    def search(
+        self,
+        query: Sequence[Sequence[float]],
+        k: int = 10,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        ids: Iterable[str] | None = None,
+        min_score: float | None = None,
+    ) -> list[list[Hit]]: ...
+
+    def search(
+        self,
+        query: Any,
+        k: int = 10,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        ids: Iterable[str] | None = None,
+        min_score: float | None = None,
+    ) -> Any:
+        """The ``k`` nearest nodes by cosine similarity, exactly; ties are ordered by id.
+
+        Args:
+            query: a vector (d,), or a matrix (q, d) for q answers. It need not be of unit length.
+            domain, type, layer, ids: only nodes that match; evaluated before scoring.
+            min_score: leave out what is less similar.
+
+        Returns:
+            hits, best first; a list of lists for a matrix.
+
+        Raises:
+            EmbeddingError: the query is not finite, all zeros, or not as wide as the space.
+        """
+        chosen = Filter(domain=domain, type=type, layer=layer, ids=ids)
+        with self._session.snapshot() as connection:
+            return search_exact(connection, query, k, chosen, min_score, spaces.width(connection))
+
+    def content(self, id: str) -> Content:
+        """Read the text of a node from its file, now, and say whether it is still what was indexed.
+
+        Raises:
+            UnknownNodeError: there is no such node.
+            ContentError: the node stands for no file, or no root is known.
+            PathEscapeError: its path leads out of the root.
+        """
+        from resonance.vault.hydrate import hydrate_node
+
+        return hydrate_node(self, id)
+
+    def links(
+        self,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        state: LinkState | None = None,
+    ) -> list[Link]:
+        """Rows of the link ledger, in the order of note and place."""
+        conditions = {"source": source, "target": target, "state": state}
+        given = {name: value for name, value in conditions.items() if value is not None}
+        where = " AND ".join(f"{name} = :{name}" for name in given) or "1"
+        found = self.query(
+            f"SELECT {rows.LINK_COLUMNS} FROM links WHERE {where} ORDER BY source, span_start, id",
+            given,
+        )
+        return [rows.link_from_row(row) for row in found]
+
+    def get_stats(self) -> Stats:
+        """Counts and sizes, all of one moment."""
+        return read_stats(self._session)
+
+    def get_history(
+        self,
+        entity_id: str | None = None,
+        *,
+        entity_type: str | None = None,
+        action: str | None = None,
+        limit: int | None = None,
+    ) -> list[HistoryEntry]:
+        """The audit trail, newest first."""
+        conditions = {"entity_id": entity_id, "entity_type": entity_type, "action": action}
+        given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
+        where = " AND ".join(f"{name} = :{name}" for name in given) or "1"
+        found = self.query(
+            f"SELECT id, entity_type, entity_id, action, old_value, new_value, timestamp FROM history "
+            f"WHERE {where} ORDER BY id DESC LIMIT :limit",
+            {**given, "limit": -1 if limit is None else limit},
+        )
+        return [rows.history_from_row(row) for row in found]
+
+    def get_ember_state(self, path: str) -> EmberState | None:
+        """What enrichment remembers of a file, or None."""
+        found = self.query(
+            "SELECT file_path, last_analyzed, sidecar_created, confidence FROM ember_state "
+            "WHERE file_path = ?",
+            (path,),
+        )
+        if not found:
+            return None
+        file_path, analyzed, sidecar, confidence = found[0]
+        return EmberState(file_path, analyzed, None if sidecar is None else bool(sidecar), confidence)
+
+    def set_ember_state(
+        self,
+        path: str,
+        *,
+        last_analyzed: str | None = None,
+        sidecar_created: bool | None = None,
+        confidence: float | None = None,
+    ) -> None:
+        """Remember the state of enrichment of a file; what is None keeps its stored value."""
+        with self._session.writing() as writer:
+            writer.execute(
+                "INSERT INTO ember_state (file_path, last_analyzed, sidecar_created, confidence) "
+                "VALUES (?, ?, ?, ?) ON CONFLICT (file_path) DO UPDATE SET "
+                "last_analyzed = coalesce(excluded.last_analyzed, last_analyzed), "
+                "sidecar_created = coalesce(excluded.sidecar_created, sidecar_created), "
+                "confidence = coalesce(excluded.confidence, confidence)",
+                (path, last_analyzed, sidecar_created, confidence),
+            )
+
+    def query(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one SELECT and return all rows.
+
+        Raises:
+            ReadOnlyError: the statement would write, or change the connection, which others use too.
+        """
+        with self._session.reading() as connection:
+            return connection.query(sql, parameters)
+
+    # --- transactions -----------------------------------------------------------------------------
+
+    def transaction(self) -> contextlib.AbstractContextManager[_core.Connection]:
+        """``with db.transaction():`` commits at the end, or rolls back if the block raises.
+
+        Raises:
+            TransactionError: one is open in this thread already; they do not nest.
+            LockTimeoutError: other writers did not make way.
+        """
+        return self._session.transaction()
+
+    def snapshot(self) -> contextlib.AbstractContextManager[_core.Connection]:
+        """``with db.snapshot():`` everything this thread reads inside is of one moment."""
+        return self._session.snapshot()
+
+    def begin_transaction(self) -> None:
+        """Start a write transaction in this thread; see :meth:`transaction`."""
+        self._session.begin()
+
+    def commit(self) -> None:
+        """Make the transaction of this thread permanent."""
+        self._session.commit()
+
+    def rollback(self) -> None:
+        """Undo the transaction of this thread."""
+        self._session.rollback()
+
+    # --- care -------------------------------------------------------------------------------------
+
+    def checkpoint(self, *, truncate: bool = True) -> Checkpoint:
+        """Write the WAL back into the file and sync it: what was committed survives a loss of power.
+
+        Args:
+            truncate: also cut the WAL file down to nothing, if no reader is in the way.
+        """
+        return self._session.checkpoint(truncate=truncate)
+
+    def backup(self, dest: str | os.PathLike[str]) -> BackupReport:
+        """Copy the database to a new file, check the copy, and say what it holds.
+
+        Raises:
+            BackupError: ``dest`` exists, or the copy did not pass its check.
+        """
+        with self._session.snapshot() as connection:
+            return backup_connection(connection, os.fspath(dest))
+
+    def replace_with(self, source: _core.Connection, *, before: Callable[[_core.Connection], None]) -> None:
+        """Put another database in the place of this one, in one step; readers keep what they read.
+
+        Args:
+            source: a connection to the other one, with pages of the same size. Nobody may write to it.
+            before: called with this database's connection once nobody else can write any more.
+        """
+        self._session.replace_with(source, before)
+
+    @contextlib.contextmanager
+    def rebuild(self) -> Iterator[ResonanceDB]:
+        """``with db.rebuild() as fresh:`` fill ``fresh``, and it takes the place of this database.
+
+        ``fresh`` is an empty scratch database beside this one. When the block ends it is checked, given
+        the audit trail and the state of enrichment, and copied over this one in one step: readers keep
+        what they read, writers wait, a crash leaves one or the other. If the block raises, nothing has
+        happened.
+
+        Raises:
+            RegenerateError: ``fresh`` did not pass its check.
+        """
+        with workshop(Path(self._session.path)) as folder:
+            path = folder / "fresh.db"
+            with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
+                yield fresh
+                with fresh.snapshot() as connection:
+                    require_sound(connection)
+            put_in_place(self._session, path)
+
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the file system."""
+        with self._session.exclusively() as writer:
+            writer.execute("VACUUM")
+        # In WAL mode the file is cut down when the WAL is written back.
+        self._session.checkpoint(truncate=True)
+
+    def analyze(self) -> None:
+        """Gather statistics for SQLite's query planner."""
+        with self._session.exclusively() as writer:
+            writer.execute("ANALYZE")
+
+    def get_raw_db(self) -> _core.Connection:
+        """The writing connection itself. Write only inside :meth:`transaction`: nothing else locks."""
+        return self._session.writer
+
+    @property
+    def root(self) -> Path | None:
+        """The vault's root: as given, else as the last ingest recorded it."""
+        if self._root is not None:
+            return self._root
+        found = self.query("SELECT value FROM properties WHERE key = 'vault.root'")
+        return Path(found[0][0]) if found else None
+
+    @property
+    def page_size(self) -> int:
+        """Bytes in a page of the file; settled when it was made."""
+        with self._session.reading() as connection:
+            return int(connection.execute("PRAGMA page_size")[0][0])
+
+    @property
+    def migration_backup(self) -> str | None:
+        """The backup that was made because opening the file migrated it, or None."""
+        return self._session.migration_backup
+
+    def close(self) -> None:
+        """Roll back an open transaction of this thread, tidy up and close; a second call does nothing."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ResonanceDB({self.path!r})"

@@ -1,0 +1,238 @@
+"""The plain values that go in and come out. Nothing here imports anything else of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FloatArray = npt.NDArray[np.float32]
+JSONObject = Mapping[str, Any]
+
+ContentState = Literal["fresh", "changed", "moved", "missing", "unreadable"]
+LinkState = Literal["resolved", "unresolved", "ambiguous", "external"]
+
+
+@dataclass(slots=True)
+class Node:
+    """A hollow node: metadata and a vector, never content.
+
+    A field left ``None`` is *not given*: :meth:`ResonanceDB.insert_node` keeps what is stored there.
+    To store NULL, hand over a mapping that names the column, or a column of ``None``.
+
+    Attributes:
+        id: unique, not empty, no NUL character.
+        embedding: shape (d,), float32, unit norm when read back from a database.
+        meta: a JSON object.
+        date: ISO 8601 text.
+    """
+
+    id: str
+    type: str | None = None
+    title: str | None = None
+    domain: str | None = None
+    layer: str | None = None
+    embedding: FloatArray | None = field(default=None, repr=False, compare=False)
+    hash: str | None = None
+    meta: JSONObject | None = None
+    date: str | None = None
+    summary: str | None = None
+
+
+class Edge(NamedTuple):
+    """A directed, typed edge; ``confidence`` and ``veracity`` lie in [0, 1]."""
+
+    source: str
+    target: str
+    type: str = "related_to"
+    confidence: float = 1.0
+    veracity: float = 1.0
+    context_source: str | None = None
+
+
+class Link(NamedTuple):
+    """One occurrence of a link in the vault: a row of the link ledger.
+
+    ``source`` is the id of the note that holds it; ``start`` and ``end`` are byte offsets in its file
+    (None where the link came from elsewhere); ``raw`` is the text as written, ``name`` what it asks
+    for; ``target`` is a node id when ``state`` is ``resolved``; ``candidates`` are node ids when it is
+    ``ambiguous``; ``type`` is the type of the edge it makes when it resolves.
+    """
+
+    source: str
+    kind: str
+    raw: str
+    name: str
+    state: LinkState
+    target: str | None = None
+    candidates: tuple[str, ...] = ()
+    type: str = "CITES"
+    start: int | None = None
+    end: int | None = None
+
+
+class Hit(NamedTuple):
+    """One answer of a search. ``score`` is the cosine similarity, in [-1, 1]."""
+
+    id: str
+    score: float
+    title: str | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingMatrix:
+    """Ids and their vectors, row by row; ``ids, vectors = matrix`` unpacks it.
+
+    ``vectors`` has shape (n, d), dtype float32, C-contiguous; every row has unit norm.
+    """
+
+    ids: list[str]
+    vectors: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.ids
+        yield self.vectors
+
+    def to_arrow(self) -> pyarrow.Table:
+        """A pyarrow table of ``id`` and ``embedding`` (FixedSizeList<float32>), without copying vectors."""
+        from resonance.arrow import matrix_table
+
+        return matrix_table(self)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+
+class Content(NamedTuple):
+    """The text of a node, read from its file now.
+
+    ``state`` tells how it relates to what was indexed: ``fresh`` (the same bytes), ``changed``,
+    ``moved`` (the same bytes at ``path``, which is not where they were indexed), ``missing`` or
+    ``unreadable``. ``text`` is None for the last two, and ``reason`` says why. ``span`` is the byte
+    range of ``text`` within the file.
+    """
+
+    id: str
+    text: str | None
+    state: ContentState
+    path: str | None
+    span: tuple[int, int] | None
+    reason: str | None = None
+
+
+class HistoryEntry(NamedTuple):
+    """One row of the audit trail. Order is by ``id``: clocks can go back, rowids do not."""
+
+    id: int
+    entity_type: str
+    entity_id: str
+    action: str
+    old_value: JSONObject | None
+    new_value: JSONObject | None
+    timestamp: str | None
+
+
+class EmberState(NamedTuple):
+    """What automated enrichment remembers of a file."""
+
+    file_path: str
+    last_analyzed: str | None = None
+    sidecar_created: bool | None = None
+    confidence: float | None = None
+
+
+class Space(NamedTuple):
+    """The identity of an embedding model. Vectors of two spaces are never compared."""
+
+    name: str
+    dims: int
+    revision: str = ""
+    normalisation: str = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class InsertReport:
+    """What became of the rows handed over: ``rows = inserted + updated + unchanged + skipped``.
+
+    ``stubbed`` counts nodes made for edges that had none; ``zero_vectors`` counts rows whose vector
+    was all zeros and was stored as NULL; ``problems`` holds (row, reason) for rows skipped.
+    """
+
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    skipped: int = 0
+    stubbed: int = 0
+    zero_vectors: int = 0
+    problems: tuple[tuple[int, str], ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts and sizes. Times are seconds; ``*_p99`` are over the last 1,024 write transactions."""
+
+    nodes: int
+    edges: int
+    vectors: int
+    db_size_bytes: int
+    semantic_tokens: int
+    links: Mapping[str, int]
+    types: Mapping[str, int]
+    space: Space | None
+    wal_size_bytes: int
+    writes: int
+    lock_wait_p50: float
+    lock_wait_p99: float
+    lock_hold_p50: float
+    lock_hold_p99: float
+
+
+class Checkpoint(NamedTuple):
+    """``busy``: a reader kept frames back; ``log`` and ``checkpointed`` count WAL frames."""
+
+    busy: bool
+    log: int
+    checkpointed: int
+
+
+class Problem(NamedTuple):
+    """A file that could not be indexed, and why. ``line`` is 1-based, or None for the whole file."""
+
+    path: str
+    line: int | None
+    reason: str
+
+
+class Finding(NamedTuple):
+    """One result of a health check. ``level`` is ``ok``, ``info``, ``warning`` or ``error``."""
+
+    check: str
+    level: Literal["ok", "info", "warning", "error"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What :func:`perform_health_check` saw. ``ok`` is False when any finding is an error."""
+
+    path: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.level != "error" for finding in self.findings)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)

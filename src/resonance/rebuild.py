@@ -1,0 +1,118 @@
+"""Building a database aside and putting it in the place of the live one.
+
+The new one grows in a folder beside the live one, which is removed whole; a run that is killed leaves
+its folder to the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from resonance._core import Connection
+from resonance.errors import CannotOpenError, RegenerateError
+from resonance.factory import LOCK_TIMEOUT, DatabaseFactory
+from resonance.history import History
+from resonance.lock import WriteGate
+from resonance.session import Session
+
+PREFIX = ".resonance-build-"
+_LOCK = "lock"
+
+
+@contextlib.contextmanager
+def workshop(path: Path) -> Iterator[Path]:
+    """A folder beside the database, on the same disk, removed whole; as are those of killed runs."""
+    gate = WriteGate(str(path))
+    try:
+        with gate.held(LOCK_TIMEOUT):
+            _sweep(path)
+            folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{path.name}-", dir=path.parent))
+            # Held until the end: a folder whose lock is free was left behind.
+            held = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(held, fcntl.LOCK_EX)
+    except OSError as error:
+        why = f"{os.strerror(error.errno or 0)}; the folder of a database must be writable"
+        raise cannot_make(path, f"{path.parent}: {why}") from error
+    finally:
+        gate.close()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def cannot_make(path: Path, why: str) -> CannotOpenError:
+    return CannotOpenError(
+        why, code=14, name="SQLITE_CANTOPEN", path=str(path), operation="init", data="unchanged"
+    )
+
+
+def _sweep(path: Path) -> None:
+    ours = re.compile(re.escape(f"{PREFIX}{path.name}-") + r"[a-z0-9_]{8}")
+    for folder in path.parent.iterdir():
+        if ours.fullmatch(folder.name) and not folder.is_symlink() and _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        held = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(held)
+    return True
+
+
+def carry_records(source: Connection) -> None:
+    """Put the audit trail and the state of enrichment of ``live``, attached to ``source``, into it.
+
+    Of the building itself no entry is kept: how it went does not matter later.
+    """
+    source.execute("DELETE FROM main.history")
+    source.execute("INSERT INTO main.history SELECT * FROM live.history ORDER BY id")
+    source.execute(
+        "UPDATE main.sqlite_sequence SET seq = max(seq, (SELECT max(seq) FROM live.sqlite_sequence "
+        "WHERE name = 'history')) WHERE name = 'history' AND EXISTS "
+        "(SELECT 1 FROM live.sqlite_sequence WHERE name = 'history')"
+    )
+    source.execute("INSERT OR IGNORE INTO main.ember_state SELECT * FROM live.ember_state")
+
+
+def require_sound(fresh: Connection) -> None:
+    """Raise RegenerateError unless the new database may take the place of the live one."""
+    verdict = fresh.execute("PRAGMA quick_check(5)")
+    broken = fresh.execute("PRAGMA foreign_key_check")
+    if verdict != [("ok",)] or broken:
+        raise RegenerateError(
+            f"{fresh.path}: the new database is not sound ({verdict[0][0]}, {len(broken)} broken "
+            f"references); the one in use is as it was"
+        )
+
+
+def put_in_place(session: Session, path: Path) -> None:
+    """Copy the finished database at ``path`` over the live one, with the live one's records."""
+    with DatabaseFactory.connect(path, create=False) as source:
+        source.execute("ATTACH ? AS live", (session.path,))
+
+        def before(writer: Connection) -> None:
+            """Nobody else is writing now: what is carried over is the last there is."""
+            source.execute("BEGIN IMMEDIATE")
+            carry_records(source)
+            History(source).record("database", "*", "rebuild", None, None)
+            source.execute("COMMIT")
+            source.execute("DETACH live")
+
+        session.replace_with(source, before)

@@ -1,0 +1,212 @@
+"""One file of markdown, parsed: its metadata, its text, and every link in it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from resonance.errors import ContentError
+from resonance.vault.body import Body
+from resonance.vault.frontmatter import Frontmatter, Text, parse_frontmatter
+from resonance.vault.ids import normalise_tag
+from resonance.vault.links import Places, RawLink, tag_link, wikilink
+
+RULES = 1
+"""Raised whenever the same file would be parsed into something else, so that vaults are read again."""
+
+_BOM = b"\xef\xbb\xbf"
+_WIKILINK = re.compile(r"!?\[\[[^\[\]\r\n]+\]\]")
+_ISO_DATE = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2}(?:[T ].*)?)?)?", re.DOTALL)
+_TYPE = re.compile(r"\w[\w .:/-]{0,39}")
+_NEWLINE = re.compile(rb"\r\n|\n|\r")
+
+_TAG_KEYS = ("tags", "tag")
+_ALIAS_KEYS = ("aliases", "alias")
+_DATE_KEYS = ("date", "created")
+_SUMMARY_KEYS = ("summary", "description")
+_CONSUMED = frozenset({"title", *_TAG_KEYS, *_ALIAS_KEYS})
+_RESERVED = frozenset({"source", "frontmatter"})
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedNote:
+    """A note, read.
+
+    Attributes:
+        path: root-relative path.
+        title: from the frontmatter, else the first heading of level 1, else the file's name.
+        tags: as written, without ``#``, each once, in order of appearance.
+        aliases: other names it answers to.
+        type: the frontmatter's ``type``, or None.
+        date: ISO 8601 text from the frontmatter's ``date`` or ``created``, or None.
+        summary: the frontmatter's ``summary`` or ``description``, or None.
+        meta: the rest of the frontmatter, a JSON object.
+        links: all links and tags, in order of appearance.
+        body: the text behind the frontmatter.
+        body_offset: where it starts in the file, in bytes.
+        hash: SHA-256 of the file, in hex.
+        body_hash: SHA-256 of :attr:`embedding_text`, in hex.
+    """
+
+    path: str
+    title: str
+    tags: tuple[str, ...]
+    aliases: tuple[str, ...]
+    type: str | None
+    date: str | None
+    summary: str | None
+    meta: dict[str, Any]
+    links: tuple[RawLink, ...] = field(repr=False)
+    body: str = field(repr=False)
+    body_offset: int
+    hash: str
+    body_hash: str
+
+    @property
+    def embedding_text(self) -> str:
+        """What the note's vector stands for: its title and its body."""
+        return embedding_text(self.title, self.body)
+
+
+def embedding_text(title: str, body: str) -> str:
+    """Title and body, the text a note's vector is made of."""
+    return f"{title}\n\n{body}"
+
+
+def file_hash(data: bytes) -> str:
+    """The hash by which a file is known: SHA-256 of its bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def decode(path: str, data: bytes) -> tuple[str, int]:
+    """The text of a file, and how many bytes of byte order mark stand before it.
+
+    Raises:
+        ContentError: it is not UTF-8, or holds a NUL character; ``line`` is where.
+    """
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ContentError(path, "is UTF-16; save it as UTF-8", 1)
+    skipped = len(_BOM) if data.startswith(_BOM) else 0
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise ContentError(path, "holds a NUL character; it is no text", _line(data, nul))
+    try:
+        return data[skipped:].decode(), skipped
+    except UnicodeDecodeError as error:
+        at = skipped + error.start
+        reason = f"is not UTF-8 (byte 0x{data[at]:02x}); save it as UTF-8"
+        raise ContentError(path, reason, _line(data, at)) from error
+
+
+def parse_note(path: str, data: bytes) -> ParsedNote:
+    """Parse the bytes of the note at ``path``, which is root-relative.
+
+    Raises:
+        ContentError: the bytes are no UTF-8 text.
+        FrontmatterError: its frontmatter is malformed or exceeds a limit.
+    """
+    text, skipped = decode(path, data)
+    head = parse_frontmatter(path, text)
+    body = text[head.body :] if head.body else text
+    offset = skipped + (len(text[: head.body].encode()) if head.body else 0)
+
+    heading, links = Body(path, data, body, offset).read()
+    links += _frontmatter_links(head, text, skipped)
+    links.sort(key=lambda link: (link.start, link.end))
+
+    title = _first(head, "title") or heading or PurePosixPath(path).stem
+    kind = _first(head, "type")
+    aliases = [
+        alias
+        for piece in head.texts
+        if piece.key in _ALIAS_KEYS
+        for alias in _entries(head, piece, split_words=False)
+    ]
+    date = next((d for key in _DATE_KEYS if (d := _first(head, key)) and _ISO_DATE.fullmatch(d)), None)
+    return ParsedNote(
+        path=path,
+        title=title,
+        tags=_distinct_tags(link.name for link in links if link.kind == "tag"),
+        aliases=tuple(dict.fromkeys(aliases)),
+        type=kind if kind and _TYPE.fullmatch(kind) else None,
+        date=date,
+        summary=next((s for key in _SUMMARY_KEYS if (s := _first(head, key))), None),
+        meta=_rest(head.data),
+        links=tuple(links),
+        body=body,
+        body_offset=offset,
+        hash=file_hash(data),
+        body_hash=file_hash(embedding_text(title, body).encode()),
+    )
+
+
+def _frontmatter_links(head: Frontmatter, text: str, skipped: int) -> list[RawLink]:
+    links: list[RawLink] = []
+    place = Places(text, skipped)
+    for piece in head.texts:
+        for match in _WIKILINK.finditer(piece.value):
+            start, end = _find(text, piece, match.group(), piece.start)
+            links.append(wikilink("frontmatter", match.group(), place(start), place(end)))
+        if piece.key in _TAG_KEYS:
+            after = piece.start
+            for entry in _entries(head, piece, split_words=True):
+                start, end = _find(text, piece, entry, after)
+                after = end if end < piece.end else after
+                if normalise_tag(entry):
+                    links.append(tag_link(entry, place(start), place(end)))
+    return links
+
+
+def _find(text: str, piece: Text, part: str, after: int) -> tuple[int, int]:
+    """Where ``part`` stands within a piece, or the whole piece where it is written otherwise."""
+    start = text.find(part, after, piece.end)
+    return (start, start + len(part)) if start >= 0 else (piece.start, piece.end)
+
+
+def _first(head: Frontmatter, key: str) -> str | None:
+    """The text under a key that holds one scalar; as written, not as YAML understands it."""
+    value = head.data.get(key)
+    if value is None or isinstance(value, (dict, list, bool)):
+        return None
+    written = next((piece.value for piece in head.texts if piece.key == key), "")
+    return " ".join(written.split()) or None
+
+
+def _entries(head: Frontmatter, piece: Text, *, split_words: bool) -> list[str]:
+    """The entries in a text: itself, if it is one of a list; ``"a, b"`` on its own is two.
+
+    A text on its own without a comma is split into words where that is asked for.
+    """
+    if "[[" in piece.value:
+        return []
+    if not isinstance(head.data.get(piece.key), str):
+        parts = [piece.value]
+    elif "," in piece.value:
+        parts = piece.value.split(",")
+    else:
+        parts = piece.value.split() if split_words else [piece.value]
+    return [entry for part in parts if (entry := " ".join(part.split()))]
+
+
+def _distinct_tags(names: Iterable[str]) -> tuple[str, ...]:
+    distinct: dict[str, str] = {}
+    for name in names:
+        distinct.setdefault(normalise_tag(name), name)
+    return tuple(distinct.values())
+
+
+def _rest(data: dict[str, Any]) -> dict[str, Any]:
+    """Frontmatter that has no column of its own. Keys that ``meta`` needs move one level down."""
+    rest = {key: value for key, value in data.items() if key not in _CONSUMED | _RESERVED}
+    shadowed = {key: data[key] for key in data if key in _RESERVED}
+    if shadowed:
+        rest["frontmatter"] = shadowed
+    return rest
+
+
+def _line(data: bytes, offset: int) -> int:
+    return sum(1 for _ in _NEWLINE.finditer(data, 0, offset)) + 1

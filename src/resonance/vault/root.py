@@ -1,0 +1,209 @@
+"""Reading files below one folder, and never anything else.
+
+The root is opened once; every file is then reached from that descriptor, one component at a time and
+without following symbolic links, so neither a stored path nor a folder swapped meanwhile leads out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import unicodedata
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from resonance.errors import ContentError, ContentMissingError, PathEscapeError, SettingsError
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO must not wait for somebody to write into it.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_LONGEST_PATH = 4096
+
+
+class Root:
+    """A folder, held open. Close it, or use it as a context manager.
+
+    Args:
+        folder: the root; it may itself be reached through a symbolic link.
+        max_file_bytes: files above this size are refused.
+
+    Raises:
+        SettingsError: the folder cannot be opened.
+    """
+
+    _fd = -1
+
+    def __init__(self, folder: Path | str, *, max_file_bytes: int = 16 * 1024 * 1024) -> None:
+        self.folder = Path(folder)
+        self.max_file_bytes = max_file_bytes
+        try:
+            self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{folder}: cannot be opened as a folder ({error})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder. Closing twice is fine."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def open_folder(self, path: str = ".") -> int:
+        """A descriptor of a folder below the root, which the caller closes."""
+        if self._fd < 0:
+            raise ContentError(path, "the vault's root has been closed")
+        fd = os.dup(self._fd)
+        for name in [] if path == "." else components(path):
+            fd = self._step(fd, name, path, _FOLDER_FLAGS)
+        return fd
+
+    def open_file(self, path: str) -> int:
+        """A descriptor of a regular file below the root, opened for reading; the caller closes it.
+
+        Raises:
+            PathEscapeError: the path is absolute, has ``..``, empty or NUL-holding components, or
+                leads through a symbolic link.
+            ContentMissingError: there is no such file.
+            ContentError: it is no regular file, too big, or cannot be opened.
+        """
+        *folders, name = components(path)
+        fd = self._step(self.open_folder("/".join(folders) or "."), name, path, _FILE_FLAGS)
+        status = os.fstat(fd)
+        reason = None
+        if not stat.S_ISREG(status.st_mode):
+            reason = "is not a regular file"
+        elif status.st_size > self.max_file_bytes:
+            reason = f"holds {status.st_size} bytes, more than the limit of {self.max_file_bytes}"
+        if reason:
+            os.close(fd)
+            raise ContentError(path, reason)
+        return fd
+
+    def stat(self, path: str) -> os.stat_result:
+        """The status of a regular file below the root. Raises as :meth:`open_file` does."""
+        fd = self.open_file(path)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def read(self, path: str) -> tuple[bytes, os.stat_result]:
+        """All bytes of a file and its status, the same before and after reading.
+
+        Raises:
+            ContentError: it kept changing while it was read, or an error of :meth:`open_file`.
+        """
+        for _ in range(2):
+            fd = self.open_file(path)
+            try:
+                before = os.fstat(fd)
+                # One byte more than there should be: what grows meanwhile is seen, not followed.
+                data = _read_up_to(fd, before.st_size + 1)
+                after = os.fstat(fd)
+            except OSError as error:
+                raise ContentError(path, _told(error)) from error
+            finally:
+                os.close(fd)
+            if len(data) == after.st_size and _version(before) == _version(after):
+                return data, after
+        raise ContentError(path, "changes while it is being read; try again")
+
+    def _step(self, folder: int, name: str, path: str, flags: int) -> int:
+        """Open ``name`` within ``folder`` and close ``folder``."""
+        try:
+            try:
+                return os.open(name, flags, dir_fd=folder)
+            except FileNotFoundError:
+                other = _other_spelling(folder, name)
+                if other is None:
+                    raise
+                return os.open(other, flags, dir_fd=folder)
+        except OSError as error:
+            raise _refusal(error, folder, name, path) from error
+        except UnicodeEncodeError as error:
+            raise ContentMissingError(path, "no file can have this name") from error
+        finally:
+            os.close(folder)
+
+
+def components(path: str) -> list[str]:
+    """The components of a root-relative POSIX path.
+
+    Raises:
+        PathEscapeError: it is not one.
+    """
+    names = path.split("/")
+    if path.startswith("/"):
+        reason = "is absolute"
+    elif "\0" in path:
+        reason = "holds a NUL character"
+    elif "" in names:
+        reason = "has an empty component"
+    elif "." in names or ".." in names:
+        reason = "has a component '.' or '..'"
+    elif "\\" in path:
+        reason = "holds a backslash"
+    elif len(path) > _LONGEST_PATH:
+        reason = "is too long"
+    else:
+        return names
+    raise PathEscapeError(path, f"{reason}; paths must be relative to the vault's root")
+
+
+def _read_up_to(fd: int, room: int) -> bytes:
+    parts: list[bytes] = []
+    while room > 0 and (part := os.read(fd, min(room, 1 << 20))):
+        parts.append(part)
+        room -= len(part)
+    return b"".join(parts)
+
+
+def _other_spelling(folder: int, name: str) -> str | None:
+    """The entry whose name is ``name`` in another Unicode form: stored paths are NFC, disks may not be."""
+    if name.isascii():
+        return None
+    wanted = unicodedata.normalize("NFC", name)
+    for entry in sorted(os.listdir(folder)):
+        if unicodedata.normalize("NFC", entry) == wanted:
+            return entry
+    return None
+
+
+def _refusal(error: OSError, folder: int, name: str, path: str) -> ContentError:
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+        try:
+            linked = stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode)
+        except OSError:
+            linked = False
+        if linked:
+            return PathEscapeError(path, f"leads through the symbolic link {name!r}, not followed")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return ContentMissingError(path, "there is no such file")
+    if error.errno == errno.ENAMETOOLONG:
+        return ContentMissingError(path, "no file can have so long a name")
+    if error.errno == errno.ENXIO:
+        return ContentError(path, "is not a regular file")
+    return ContentError(path, _told(error))
+
+
+def _told(error: OSError) -> str:
+    return f"cannot be read ({error.strerror or error})"
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,288 @@
+"""Finding the files of a vault. Nothing is opened but folders, and nothing is passed over unseen."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from resonance.errors import ContentError
+from resonance.model import Problem
+from resonance.vault.root import Root
+from resonance.vault.settings import VaultSettings, is_pattern
+
+NOTE_SUFFIXES = (".md", ".markdown")
+
+_INODE_MASK = (1 << 63) - 1
+_DEEPEST = 200
+
+
+class FoundFile(NamedTuple):
+    """A note on disk. ``path`` is stored (POSIX, relative, NFC); ``disk_path`` is how the disk spells it."""
+
+    path: str
+    disk_path: str
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(slots=True)
+class Scan:
+    """What lies in a vault.
+
+    Attributes:
+        files: the notes, sorted by path.
+        attachments: paths of the other files, for links that point to them.
+        skipped: how many entries were left out, and why: ``hidden``, ``excluded``, ``symlinks``
+            (folders count as one), ``other`` (files that are no notes).
+        problems: what has a note's name but cannot be one, and folders that could not be read.
+        complete: False when a folder could not be read, so that a missing file proves nothing.
+    """
+
+    files: list[FoundFile] = field(default_factory=list)
+    attachments: set[str] = field(default_factory=set)
+    skipped: dict[str, int] = field(
+        default_factory=lambda: {"hidden": 0, "excluded": 0, "symlinks": 0, "other": 0}
+    )
+    problems: list[Problem] = field(default_factory=list)
+    complete: bool = True
+
+
+def scan(settings: VaultSettings, root: Root) -> Scan:
+    """Find every ``*.md`` and ``*.markdown`` file the settings ask for.
+
+    Names that start with a dot, and what ``settings.exclude`` matches, are left out. A pattern
+    without a slash is compared with the name of every file and folder on the way, one with a slash
+    with the path from the root; a folder that matches is left out whole.
+    """
+    found = Scan()
+    wanted = _wanted(settings)
+    walk = _Walk(found, root, settings, wanted)
+    for start in _starts(settings):
+        walk.enter(start)
+    _drop_twins(found)
+    found.files.sort()
+    found.problems.sort(key=lambda problem: problem.path)
+    return found
+
+
+def _starts(settings: VaultSettings) -> list[str]:
+    """Where to begin: the sources themselves, and for patterns the folders before the first wildcard."""
+    starts: set[str] = set()
+    for source in settings.sources:
+        if not is_pattern(settings.root, source):
+            starts.add(source)
+            continue
+        fixed = []
+        for part in source.split("/")[:-1]:
+            if set("*?[") & set(part):
+                break
+            fixed.append(part)
+        start = "/".join(fixed) or "."
+        if (settings.root / start).is_dir():
+            starts.add(start)
+    if "." in starts:
+        return ["."]
+    return sorted(s for s in starts if not starts & {str(p) for p in PurePosixPath(s).parents})
+
+
+def _wanted(settings: VaultSettings) -> Callable[[str], bool] | None:
+    """Tells whether a file belongs to a source; None when all that is walked does."""
+    patterns = [s for s in settings.sources if is_pattern(settings.root, s)]
+    if not patterns:
+        return None
+    regex = re.compile("|".join(_translate(pattern) for pattern in patterns), re.DOTALL)
+    places = [s for s in settings.sources if s not in patterns]
+
+    def wanted(path: str) -> bool:
+        inside = any(path == place or path.startswith(place + "/") for place in places)
+        return inside or regex.fullmatch(path) is not None
+
+    return wanted
+
+
+def _translate(pattern: str) -> str:
+    """A source pattern as a regular expression: ``*`` stays within a folder, ``**`` does not."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
+    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    out = ""
+    for piece in pieces:
+        if piece in known:
+            out += known[piece]
+        elif piece.startswith("[") and piece.endswith("]"):
+            negated = piece[1] == "!"
+            body = piece[1 + negated : -1].replace("\\", "\\\\")
+            out += f"[{'^' if negated else ''}{body}]"
+        else:
+            out += re.escape(piece)
+    return f"(?:{out})"
+
+
+class _Walk:
+    """One pass over the folders of a vault."""
+
+    def __init__(
+        self,
+        found: Scan,
+        root: Root,
+        settings: VaultSettings,
+        wanted: Callable[[str], bool] | None,
+    ) -> None:
+        self.found = found
+        self.root = root
+        self.wanted = wanted
+        self.by_name = [p.rstrip("/") for p in settings.exclude if "/" not in p.rstrip("/")]
+        self.by_path = [p.strip("/").removeprefix("./") for p in settings.exclude if "/" in p.rstrip("/")]
+        # Our own folder is no part of the vault, so it is not counted as something left out.
+        self.own = _relative(settings.database.parent, settings)
+
+    def enter(self, start: str) -> None:
+        if start == ".":
+            return self.folder(start, "", None)
+        above, _, name = start.rpartition("/")
+        try:
+            parent = self.root.open_folder(above or ".")
+        except ContentError as error:
+            return self.unreadable(start, error.reason)
+        try:
+            status = os.lstat(name, dir_fd=parent)
+        except OSError as error:
+            return self.unreadable(start, error.strerror or str(error))
+        finally:
+            os.close(parent)
+        if stat.S_ISDIR(status.st_mode):
+            return self.folder(start, start + "/", None)
+        if stat.S_ISLNK(status.st_mode):
+            return self.unreadable(start, "is a symbolic link, which is not followed")
+        return self.file(start, name, status)
+
+    def folder(self, path: str, prefix: str, parent: tuple[int, str] | None) -> None:
+        """Read one folder: from the root, or by name from a ``parent`` descriptor."""
+        if prefix.count("/") > _DEEPEST:
+            return self.unreadable(path, f"is more than {_DEEPEST} folders deep")
+        try:
+            if parent is None:
+                fd = self.root.open_folder(path)
+            else:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                fd = os.open(parent[1], flags, dir_fd=parent[0])
+        except ContentError as error:
+            return self.unreadable(path, error.reason)
+        except OSError as error:
+            return self.unreadable(path, error.strerror or str(error))
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    self.entry(fd, prefix, entry)
+        except OSError as error:
+            self.unreadable(path, error.strerror or str(error))
+        finally:
+            os.close(fd)
+
+    def entry(self, fd: int, prefix: str, entry: os.DirEntry[str]) -> None:
+        name = entry.name
+        path = prefix + name
+        if name.startswith("."):
+            if path != self.own:
+                self.found.skipped["hidden"] += 1
+        elif self.excluded(name, path):
+            self.found.skipped["excluded"] += 1
+        elif entry.is_dir(follow_symlinks=False):
+            self.folder(path, path + "/", (fd, name))
+        elif entry.is_symlink() and not is_note(name):
+            self.found.skipped["symlinks"] += 1
+        else:
+            try:
+                self.file(path, name, entry.stat(follow_symlinks=False))
+            except FileNotFoundError:
+                pass  # gone between listing and looking, as if it had never been there
+            except OSError as error:
+                self.problem(path, error.strerror or str(error))
+
+    def file(self, path: str, name: str, status: os.stat_result) -> None:
+        if self.wanted is not None and not self.wanted(unicodedata.normalize("NFC", path)):
+            return
+        if not is_note(name):
+            self.found.skipped["other"] += 1
+            if stat.S_ISREG(status.st_mode):
+                self.found.attachments.add(unicodedata.normalize("NFC", path))
+        elif stat.S_ISLNK(status.st_mode):
+            self.problem(path, "is a symbolic link, which is not followed")
+        elif not stat.S_ISREG(status.st_mode):
+            self.problem(path, "is not a regular file")
+        elif not _encodable(path):
+            self.problem(path, "the name is not valid UTF-8; rename the file")
+        elif "\\" in path:
+            self.problem(path, "the name holds a backslash; rename the file")
+        else:
+            self.found.files.append(
+                FoundFile(
+                    path if path.isascii() else unicodedata.normalize("NFC", path),
+                    path,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_ino & _INODE_MASK,
+                )
+            )
+
+    def excluded(self, name: str, path: str) -> bool:
+        if not (self.by_name or self.by_path):
+            return False
+        name = unicodedata.normalize("NFC", name)
+        path = unicodedata.normalize("NFC", path)
+        return any(fnmatchcase(name, pattern) for pattern in self.by_name) or any(
+            fnmatchcase(path, pattern) or fnmatchcase("/" + path, pattern) for pattern in self.by_path
+        )
+
+    def unreadable(self, path: str, reason: str) -> None:
+        self.problem(path, f"the folder cannot be read ({reason})")
+        self.found.complete = False
+
+    def problem(self, path: str, reason: str) -> None:
+        self.found.problems.append(Problem(printable(path), None, reason))
+
+
+def is_note(name: str) -> bool:
+    """Whether a file's name is that of a note."""
+    return name.lower().endswith(NOTE_SUFFIXES)
+
+
+def printable(path: str) -> str:
+    """A path that can be printed and stored: bytes that are no UTF-8 become ``\\xNN``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _encodable(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _relative(path: os.PathLike[str], settings: VaultSettings) -> str | None:
+    pure = PurePosixPath(path)
+    return str(pure.relative_to(settings.root)) if pure.is_relative_to(settings.root) else None
+
+
+def _drop_twins(found: Scan) -> None:
+    """Of two names that are equal in NFC keep one, the same every time, and name the other."""
+    by_path: dict[str, FoundFile] = {}
+    for file in sorted(found.files, key=lambda file: (file.disk_path != file.path, file.disk_path)):
+        first = by_path.setdefault(file.path, file)
+        if first is not file:
+            found.problems.append(
+                Problem(
+                    ascii(file.disk_path)[1:-1],
+                    None,
+                    f"has the same name as {file.path} but for its Unicode form; rename one of them",
+                )
+            )
+    found.files = list(by_path.values())

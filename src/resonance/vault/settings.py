@@ -1,0 +1,174 @@
+"""What a vault consists of: its root, its sources, what to leave out, where its database lies."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from resonance.errors import SettingsError
+
+SETTINGS_FILE = "amalfa.settings.json"
+DEFAULT_DATABASE = ".resonance/resonance.db"
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+_WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSettings:
+    """Everything the vault's code needs to know.
+
+    Attributes:
+        root: the folder every stored path is relative to; absolute.
+        sources: folders, files or patterns (``*``, ``**``, ``?``, ``[...]``) to read, relative to
+            the root, POSIX, NFC; ``"."`` is the root itself. No folder lies inside another one.
+        exclude: patterns of files and folders to leave out, see :mod:`resonance.vault.scan`.
+        database: the SQLite file; absolute.
+        model: the embedding model asked for: a name, a folder, ``"none"``, or None for the default.
+        dims: the width of its vectors, where the settings name one.
+        max_file_bytes: larger files are reported, not read.
+    """
+
+    root: Path
+    sources: tuple[str, ...] = (".",)
+    exclude: tuple[str, ...] = ()
+    database: Path = Path(DEFAULT_DATABASE)
+    model: str | None = None
+    dims: int | None = None
+    max_file_bytes: int = MAX_FILE_BYTES
+
+
+def is_pattern(root: Path, source: str) -> bool:
+    """Whether a source is a pattern; a folder whose name holds a ``[`` is not."""
+    return bool(_WILDCARDS & set(source)) and not (root / source).exists()
+
+
+def load_settings(
+    root: Path | str,
+    *,
+    database: Path | str | None = None,
+    sources: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    model: str | None = None,
+) -> VaultSettings:
+    """The settings of the vault at ``root``: the arguments, else ``amalfa.settings.json``, else defaults.
+
+    A ``database`` given here is relative to the working folder, one in the file to the root.
+
+    Raises:
+        SettingsError: the root is no folder, or a value in the file makes no sense.
+    """
+    folder = Path(root).expanduser().absolute()
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: no such folder; name the folder that holds the notes")
+    file = folder / SETTINGS_FILE
+    told = _read(file)
+
+    where = "sources" if sources is not None else str(file)
+    if sources is None:
+        sources = _texts(file, told, "sources") or _texts(file, told, "source")
+    if exclude is None:
+        exclude = _texts(file, told, "excludePatterns")
+    if database is None:
+        path = folder / (_text(file, told, "database") or DEFAULT_DATABASE)
+    else:
+        path = Path(database).expanduser().absolute()
+    if path.is_dir():
+        raise SettingsError(f"{path}: the database is a folder; name a file")
+
+    embeddings = _mapping(file, told, "embeddings")
+    named = model if model is not None else _text(file, embeddings, "model", "embeddings.")
+    return VaultSettings(
+        root=folder,
+        sources=_tidy_sources(where, folder, sources or (".",)),
+        exclude=tuple(dict.fromkeys(unicodedata.normalize("NFC", text) for text in exclude or ())),
+        database=path,
+        model=named,
+        dims=_dims(file, embeddings) if model is None else None,
+    )
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        told = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{file}: cannot be read as JSON ({error}); mend it, or move it away to use the defaults"
+        ) from error
+    if not isinstance(told, dict):
+        raise SettingsError(f"{file}: must hold one JSON object, not {_kind(told)}")
+    return told
+
+
+def _tidy_sources(where: str, root: Path, sources: Sequence[str]) -> tuple[str, ...]:
+    """Sources relative to the root, without those that lie inside another one."""
+    tidy: set[str] = set()
+    for source in sources:
+        text = unicodedata.normalize("NFC", source.replace("\\", "/"))
+        if text.startswith("/"):
+            for base in (root, root.resolve()):
+                if PurePosixPath(text).is_relative_to(base):
+                    text = str(PurePosixPath(text).relative_to(base))
+                    break
+        text = posixpath.normpath(text or ".")
+        if text.startswith(("/", "../")) or text == ".." or "\0" in text:
+            raise SettingsError(
+                f"{where}: the source {source!r} lies outside the root {root}; "
+                f"choose a root that holds all sources"
+            )
+        tidy.add(text)
+    folders = {text for text in tidy if not is_pattern(root, text)}
+    return tuple(sorted(text for text in tidy if not folders & {str(p) for p in PurePosixPath(text).parents}))
+
+
+def _text(file: Path, told: Mapping[str, Any], key: str, prefix: str = "") -> str | None:
+    value = told.get(key)
+    if value is None or (isinstance(value, str) and value.strip() and "\0" not in value):
+        return value
+    raise SettingsError(f"{file}: {prefix}{key} must be a text, not {_kind(value)}")
+
+
+def _texts(file: Path, told: Mapping[str, Any], key: str) -> Sequence[str] | None:
+    value = told.get(key)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise SettingsError(f"{file}: {key} must be a list of texts, not {_kind(value)}")
+    for item in value:
+        if not isinstance(item, str) or not item.strip():
+            raise SettingsError(f"{file}: {key} must be a list of texts, but holds {item!r}")
+    return value
+
+
+def _mapping(file: Path, told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = told.get(key)
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {"model": value}
+    if isinstance(value, dict):
+        return value
+    raise SettingsError(f"{file}: {key} must be an object such as {{'model': ...}}, not {_kind(value)}")
+
+
+def _dims(file: Path, embeddings: Mapping[str, Any]) -> int | None:
+    value = embeddings.get("dimensions", embeddings.get("dims"))
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise SettingsError(f"{file}: embeddings.dimensions must be a positive number, not {value!r}")
+
+
+def _kind(value: object) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    if value == "":
+        return "an empty text"
+    return names.get(type(value), "null" if value is None else "a number")

@@ -1,0 +1,205 @@
+"""Notes and their files into the database, in batches that nobody has to wait long for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from resonance.vault.ids import normalise_tag, tag_id
+from resonance.vault.note import ParsedNote
+from resonance.vault.scan import FoundFile
+from resonance.vault.vectors import Vector
+
+if TYPE_CHECKING:
+    from resonance.database import ResonanceDB
+
+HOLD_SECONDS = 0.025
+"""How long a batch means to hold the write lock; the slowest take two or three times that."""
+
+_FIRST_BATCH, _LARGEST_BATCH = 64, 1024
+
+T = TypeVar("T")
+
+
+class KnownFile(NamedTuple):
+    """What is stored about a file. ``hash`` is empty while its links have not been written."""
+
+    path: str
+    node: str
+    size: int
+    mtime_ns: int
+    inode: int
+    hash: str
+    body_hash: str
+
+
+class ReadNote(NamedTuple):
+    """A file that was read and parsed, and the id of its node. ``mtime_ns`` is 0 if it proves nothing."""
+
+    file: FoundFile
+    note: ParsedNote
+    node: str
+    mtime_ns: int
+
+
+class Pace:
+    """How much to write at a time."""
+
+    def __init__(self) -> None:
+        self.size = _FIRST_BATCH
+
+    def batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """The items in pieces, each as long as the writing of the last one allows."""
+        at = 0
+        while at < len(items):
+            batch = items[at : at + self.size]
+            at += len(batch)
+            yield batch
+
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        """Round the writing of one piece; adapts the length of the next."""
+        started = time.monotonic()
+        yield
+        held = max(time.monotonic() - started, 1e-6)
+        self.size = int(min(max(self.size * min(HOLD_SECONDS / held, 2), 8), _LARGEST_BATCH))
+
+
+class Store:
+    """The tables of nodes and files, as a vault writes them.
+
+    Every write removes the marks of a finished run: whatever cuts this one off, the next sees that
+    links and vectors may be incomplete.
+    """
+
+    def __init__(self, db: ResonanceDB) -> None:
+        self.db = db
+        self.pace = Pace()
+        self._tags = {row[0] for row in db.query("SELECT id FROM nodes WHERE id LIKE '#%'")}
+
+    def known_files(self) -> dict[str, KnownFile]:
+        """All files, by path."""
+        rows = self.db.query("SELECT path, node, size, mtime_ns, inode, hash, body_hash FROM files")
+        return {row[0]: KnownFile(*row) for row in rows}
+
+    def properties(self) -> dict[str, str]:
+        """What the last run wrote down about the vault as a whole."""
+        return dict(self.db.query("SELECT key, value FROM properties WHERE key LIKE 'vault.%'"))
+
+    def set_properties(self, wanted: Mapping[str, str]) -> None:
+        """Write down what this run knows of the vault as a whole."""
+        with self.db.transaction() as connection:
+            connection.executemany(
+                "INSERT INTO properties (key, value) VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                list(wanted.items()),
+            )
+
+    def remove(self, nodes: Sequence[str]) -> None:
+        """Delete nodes, with their edges, links and files."""
+        for batch in self.pace.batches(nodes):
+            with self.pace.measured(), self.db.transaction() as connection:
+                self._unsettle(connection)
+                self.db.delete_nodes(batch)
+
+    def write(
+        self,
+        read: Sequence[ReadNote],
+        vectors: Sequence[Vector],
+        renamed: Sequence[str],
+        touched: Sequence[tuple[int, int, int, str]],
+    ) -> None:
+        """One batch: nodes, the nodes of their tags, and their files, which stay unfinished.
+
+        Args:
+            renamed: nodes that these notes had until now under other ids.
+            touched: (size, mtime_ns, inode, path) of files that are otherwise as they were.
+        """
+        with self.pace.measured(), self.db.transaction() as connection:
+            connection.executemany(
+                "UPDATE files SET size = ?, mtime_ns = ?, inode = ? WHERE path = ?", touched
+            )
+            if not read:
+                return
+            self._unsettle(connection)
+            if renamed:
+                self.db.delete_nodes(renamed)
+            self._insert_notes(read, vectors)
+            self._insert_tags(read)
+            connection.executemany(
+                "INSERT INTO files (path, node, size, mtime_ns, inode, hash, body_hash) "
+                "VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT (path) DO UPDATE SET "
+                "node = excluded.node, size = excluded.size, mtime_ns = excluded.mtime_ns, "
+                "inode = excluded.inode, hash = '', body_hash = excluded.body_hash",
+                [
+                    (r.file.path, r.node, r.file.size, r.mtime_ns, r.file.inode, r.note.body_hash)
+                    for r in read
+                ],
+            )
+
+    def write_vectors(self, nodes: Sequence[str], vectors: Sequence[Vector]) -> None:
+        """Give vectors to nodes that are there."""
+        if nodes:
+            with self.pace.measured(), self.db.transaction():
+                self.db.insert_nodes(id=nodes, embedding=list(vectors))
+
+    def _insert_notes(self, read: Sequence[ReadNote], vectors: Sequence[Vector]) -> None:
+        kept = self._kept([r.node for r in read])
+        none = (None, None)
+        # Before there is a space there is no vector to take back, nor a width to say none with.
+        stored: dict[str, Any] = {} if self.db.space is None else {"embedding": list(vectors)}
+        self.db.insert_nodes(
+            id=[r.node for r in read],
+            type=[r.note.type or "document" for r in read],
+            title=[r.note.title for r in read],
+            domain="knowledge",
+            layer="document",
+            hash=[r.note.hash for r in read],
+            meta=[_meta(r.note) for r in read],
+            date=[r.note.date or kept.get(r.node, none)[0] for r in read],
+            summary=[r.note.summary or kept.get(r.node, none)[1] for r in read],
+            **stored,
+        )
+
+    def _kept(self, nodes: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+        """Dates and summaries that did not come from frontmatter: id -> (date, summary).
+
+        Somebody wrote them into the database, and a new version of the note does not undo that.
+        """
+        kept = {}
+        for node, date, summary, meta in self.db.query(
+            "SELECT id, date, summary, meta FROM nodes WHERE id IN (SELECT value FROM json_each(?)) "
+            "AND (date IS NOT NULL OR summary IS NOT NULL)",
+            (json.dumps(list(nodes)),),
+        ):
+            told = json.loads(meta or "{}")
+            if not isinstance(told, dict):
+                told = {}
+            own_date = _same(date, told.get("date"), told.get("created"))
+            own_summary = _same(summary, told.get("summary"), told.get("description"))
+            kept[node] = (None if own_date else date, None if own_summary else summary)
+        return kept
+
+    def _insert_tags(self, read: Sequence[ReadNote]) -> None:
+        tags = {tag_id(tag): normalise_tag(tag) for r in read for tag in r.note.tags}
+        new = sorted(tags.keys() - self._tags)
+        if new:
+            self.db.insert_nodes(
+                id=new, type="tag", title=[tags[tag] for tag in new], domain="knowledge", layer="tag"
+            )
+            self._tags.update(new)
+
+    def _unsettle(self, connection: Any) -> None:
+        connection.execute("DELETE FROM properties WHERE key IN ('vault.resolved', 'vault.vectors')")
+
+
+def _meta(note: ParsedNote) -> dict[str, Any]:
+    return {**note.meta, "source": note.path, "tags": list(note.tags), "aliases": list(note.aliases)}
+
+
+def _same(stored: str | None, *told: object) -> bool:
+    """Whether a stored text is what the frontmatter said, up to white space."""
+    return stored is None or any(" ".join(str(value).split()) == stored for value in told)

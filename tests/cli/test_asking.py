@@ -1,0 +1,195 @@
+"""``search``, ``read``, ``explore``, ``links``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commandline import Run
+
+from resonance import ResonanceDB
+
+
+def test_search_answers_a_list_of_hits(run: Run, made: Path, model: Path) -> None:
+    result = run("search", "pear", "-k", 3, "--root", made, "--model", model, "--json")
+    assert result.code == 0, result
+    hits = result.json
+    assert [hit["id"] for hit in hits] == ["food-pear", "fruit", "food-apple"]
+    assert all(hit.keys() == {"id", "score", "title", "path", "state"} for hit in hits)
+    assert hits[0] | {"score": 1} == {
+        "id": "food-pear",
+        "score": 1,
+        "title": "Pear",
+        "path": "food/Pear.md",
+        "state": "fresh",
+    }
+    assert hits[0]["score"] == pytest.approx(1, abs=0.01)
+    assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]
+
+
+def test_a_hit_says_whether_its_text_is_still_what_was_indexed(run: Run, made: Path, model: Path) -> None:
+    (made / "food/Pear.md").write_text("about something else")
+    (made / "food/Apple.md").rename(made / "Moved.md")
+    (made / "Fruit.md").unlink()
+    hits = run("search", "fruit", "-k", 3, "--root", made, "--model", model, "--json").json
+    states = {hit["id"]: (hit["state"], hit["path"]) for hit in hits}
+    assert states == {
+        "fruit": ("missing", "Fruit.md"),
+        "food-apple": ("moved", "Moved.md"),
+        "food-pear": ("changed", "food/Pear.md"),
+    }
+
+
+def test_a_node_without_a_file_has_no_state(run: Run, made: Path, model: Path) -> None:
+    with ResonanceDB(made / ".resonance/resonance.db") as db:
+        db.insert_nodes(id=["alone"], embedding=[[0, 0, 1, 0]])
+        db.insert_nodes(id=["alone2"], type="special", embedding=[[0, 1, 0, 0]])
+    arguments = ("search", "car", "--type", "special", "--root", made, "--model", model)
+    (hit,) = run(*arguments, "--json").json
+    assert (hit["id"], hit["state"], hit["path"]) == ("alone2", None, None)
+    assert run(*arguments).out.split("\t")[1] == "alone2"
+
+
+def test_search_without_a_database_or_a_model(run: Run, made: Path) -> None:
+    wrong = run("search", "fruit", "--root", made, "--json")
+    assert wrong.code == 2
+    assert wrong.json["error"]["type"] == "EmbedderError"
+    assert "five-words" in wrong.json["error"]["message"]
+    missing = run("search", "fruit", "--root", made, "--database", made / "none.db")
+    assert missing.code == 2
+    assert "does not exist" in missing.err
+    assert not (made / "none.db").exists()
+
+
+def test_a_query_of_unknown_words_says_so(run: Run, made: Path, model: Path) -> None:
+    result = run("search", "xyzzy", "--root", made, "--model", model)
+    assert result.code == 2
+    assert "knows no word" in result.err
+
+
+def test_vectors_without_a_named_model_can_be_searched_with_one_that_is_named(
+    run: Run, tmp_path: Path, model: Path
+) -> None:
+    path = tmp_path / "made.db"
+    with ResonanceDB(path) as db:
+        db.insert_nodes(id=["x", "y"], embedding=[[1, 0, 0, 0], [0, 1, 0, 0]])
+    assert run("search", "fruit", "--database", path).code == 2
+    hits = run("search", "fruit", "--database", path, "--model", model, "--json").json
+    assert [hit["id"] for hit in hits] == ["x", "y"]
+
+
+def test_read_prints_the_text_and_nothing_else(run: Run, made: Path) -> None:
+    for name in ("food-pear", "food/Pear.md", "Pear"):
+        result = run("read", name, "--root", made)
+        assert (result.code, result.out) == (0, "# Pear\n\npear pear #food\n\nSee [Apple](Apple.md).\n")
+        assert "fresh" in result.err
+
+
+def test_read_says_when_the_text_is_not_what_was_indexed(run: Run, made: Path) -> None:
+    (made / "food/Pear.md").write_text("about something else")
+    changed = run("read", "food-pear", "--root", made)
+    assert (changed.code, changed.out) == (1, "about something else\n")
+    assert "changed" in changed.err
+    (made / "food/Pear.md").unlink()
+    missing = run("read", "food-pear", "--root", made)
+    assert (missing.code, missing.out) == (1, "")
+    assert "missing" in missing.err
+    answer = run("read", "food-pear", "--root", made, "--json")
+    assert answer.code == 1
+    assert (answer.json["state"], answer.json["text"]) == ("missing", None)
+
+
+def test_read_of_a_moved_note(run: Run, made: Path) -> None:
+    (made / "food/Pear.md").rename(made / "Birne.md")
+    result = run("read", "food-pear", "--root", made, "--json")
+    assert result.code == 0
+    assert (result.json["state"], result.json["path"]) == ("moved", "Birne.md")
+    assert result.json["text"].startswith("# Pear")
+
+
+def test_a_vault_that_has_moved_is_found_where_the_root_says(run: Run, made: Path, tmp_path: Path) -> None:
+    moved = made.rename(tmp_path / "moved")
+    assert run("read", "food-pear", cwd=moved).code == 2
+    assert run("read", "food-pear", "--root", moved).code == 0
+
+
+def test_a_node_that_does_not_exist(run: Run, made: Path) -> None:
+    result = run("read", "food-paer", "--root", made)
+    assert result.code == 2
+    assert "did you mean food-pear" in result.err
+    error = run("explore", "Paer", "--root", made, "--json").json["error"]
+    assert error["type"] == "UnknownNodeError"
+    assert "food-pear" in error["notes"][0]
+
+
+def test_a_title_of_two_nodes_is_not_guessed(run: Run, made: Path) -> None:
+    result = run("read", "Twin", "--root", made)
+    assert result.code == 2
+    assert "one-twin, two-twin" in result.err
+    assert run("read", "one/Twin.md", "--root", made).out == "car\n"
+
+
+def test_a_node_without_a_file_cannot_be_read(run: Run, made: Path) -> None:
+    result = run("read", "#food", "--root", made)
+    assert result.code == 2
+    assert "stands for no file" in result.err
+
+
+def test_explore(run: Run, made: Path) -> None:
+    told = run("explore", "food-apple", "-k", 2, "--root", made, "--json").json
+    assert told["node"] | {"meta": None} == {
+        "id": "food-apple",
+        "title": "Apple",
+        "type": "document",
+        "date": None,
+        "summary": None,
+        "tags": [],
+        "aliases": [],
+        "meta": None,
+        "path": "food/Apple.md",
+        "state": "fresh",
+    }
+    assert [(link["type"], link["id"], link["title"]) for link in told["outgoing"]] == [
+        ("CITES", "fruit", "Fruit")
+    ]
+    assert [(link["type"], link["id"]) for link in told["incoming"]] == [
+        ("CITES", "fruit"),
+        ("LINKS_TO", "food-pear"),
+    ]
+    assert [(link["raw"], link["state"]) for link in told["broken"]] == [("[[Nowhere]]", "unresolved")]
+    assert [near["id"] for near in told["nearest"]] == ["fruit", "food-pear"]
+
+
+def test_explore_in_plain_text(run: Run, made: Path) -> None:
+    lines = run("explore", "Fruit", "--root", made).out.splitlines()
+    assert "summary\tWhat grows on trees" in lines
+    assert "tags\tfood" in lines
+    assert "links to\tCITES\tApple\tfood-apple" in lines
+    assert "links to\tTAGGED_AS\tfood\t#food" in lines
+
+
+def test_links(run: Run, made: Path) -> None:
+    result = run("links", made, "--json")
+    assert result.code == 0
+    assert len(result.json) == 8
+    (one,) = [link for link in result.json if link["raw"] == "[[Nowhere]]"]
+    assert (one["path"], one["line"], one["state"], one["target"]) == ("food/Apple.md", 3, "unresolved", None)
+    to = run("links", made, "--to", "Apple", "--json").json
+    assert [(link["path"], link["line"]) for link in to] == [("food/Pear.md", 5), ("Fruit.md", 8)]
+    assert len(run("links", made, "--from", "Links.md", "--json").json) == 2
+
+
+def test_broken_links_are_findings(run: Run, made: Path) -> None:
+    result = run("links", made, "--broken")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "food/Apple.md:3\t[[Nowhere]]\tunresolved\t",
+        "Links.md:3\t[[Twin]]\tambiguous\tone-twin, two-twin",
+    ]
+    assert run("links", made, "--broken", "--from", "Fruit").code == 0
+
+
+def test_a_line_is_not_told_of_a_file_that_has_changed(run: Run, made: Path) -> None:
+    (made / "food/Apple.md").write_text("\n\n\n\n[[Nowhere]]\n")
+    lines = run("links", made, "--broken").out.splitlines()
+    assert "food/Apple.md\t[[Nowhere]]\tunresolved\t" in lines

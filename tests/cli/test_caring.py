@@ -1,0 +1,86 @@
+"""``stats``, ``doctor``, ``migrate``, ``backup``, ``vacuum``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from commandline import Run
+
+from resonance import ResonanceDB
+from resonance._core import Connection
+from support import FIXTURES, dump
+
+
+def database(vault: Path) -> Path:
+    return vault / ".resonance" / "resonance.db"
+
+
+def test_stats(run: Run, made: Path) -> None:
+    told = run("stats", made, "--json").json
+    assert (told["nodes"], told["files"], told["vectors"]) == (8, 7, 6)
+    assert told["types"] == {"document": 7, "tag": 1}
+    assert told["space"] == {"name": "five-words", "dims": 4} | {
+        key: told["space"][key] for key in ("revision", "normalisation")
+    }
+    assert told["root"] == str(made)
+    plain = run("stats", made).out
+    assert "nodes\t8  (7 document, 1 tag)\n" in plain
+
+
+def test_doctor_of_a_sound_database(run: Run, made: Path) -> None:
+    before = database(made).read_bytes()
+    result = run("doctor", made, "--json")
+    findings = result.json["findings"]
+    assert result.json["ok"] is True
+    assert [f for f in findings if f["level"] == "error"] == []
+    warnings = [f["check"] for f in findings if f["level"] == "warning"]
+    assert (result.code, warnings) in ((0, []), (1, ["engine"])), "an old engine is a finding"
+    assert database(made).read_bytes() == before
+    assert "probe\twrote a node" in run("doctor", made, "--quick").out
+
+
+def test_doctor_of_one_that_is_not(run: Run, made: Path) -> None:
+    with Connection(database(made), create=False) as connection:
+        connection.execute("UPDATE nodes SET embedding = zeroblob(16) WHERE id = 'car'")
+    result = run("doctor", made)
+    assert result.code == 1
+    assert "error\tvectors\t1 vector not of unit length" in result.out
+    assert run("doctor", made, "--database", made / "none.db").code == 1
+    # What the doctor advises helps.
+    assert run("init", made, "--no-embed").code == 0
+    assert "error" not in run("doctor", made).out
+
+
+def test_migrate(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "adopted.db"
+    shutil.copyfile(FIXTURES / "amalfa-made.db", path)
+    told = run("migrate", "--database", path, "--json").json
+    assert told["applied"] == ["0003_truth"]
+    with Connection(told["backup"], create=False) as backup:
+        assert backup.execute("SELECT count(*) FROM nodes") == [(24,)]
+    again = run("migrate", "--database", path, "--json").json
+    assert (again["applied"], again["backup"]) == ([], None)
+    assert "up to date" in run("migrate", "--database", path).out
+
+
+def test_backup(run: Run, made: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    told = run("backup", made, "--to", target, "--json").json
+    assert (told["path"], told["nodes"]) == (str(target), 8)
+    assert dump(target) == dump(database(made))
+    again = run("backup", made, "--to", target)
+    assert again.code == 2
+    assert "never overwrites" in again.err
+    beside = run("backup", made)
+    assert beside.code == 0
+    assert len(list(database(made).parent.glob("resonance.db.*.bak"))) == 1
+
+
+def test_vacuum(run: Run, made: Path) -> None:
+    with ResonanceDB(database(made)) as db:
+        db.insert_nodes(id=[f"n{i}" for i in range(2000)], summary="x" * 1000)
+        db.delete_nodes([f"n{i}" for i in range(2000)])
+    told = run("vacuum", made, "--json").json
+    assert told["after"] < told["before"] * 0.7
+    assert database(made).stat().st_size == told["after"]

@@ -1,0 +1,162 @@
+"""Arrow in and out: every layout a producer may choose gives the same rows as plain lists."""
+
+import numpy as np
+import pytest
+
+from resonance import ResonanceDB, ResonanceError
+from resonance.errors import ColumnError, DuplicateNodeError, EmbeddingError, InvalidIdError
+from support import dump, unit
+
+pa = pytest.importorskip("pyarrow")
+
+IDS = ["a", "bé", "日本語のとても長いノート", "d" * 40]
+TITLES = ["A", None, "", "longer than the twelve bytes a string view holds"]
+
+
+def vectors():
+    return unit(4, 8)
+
+
+def fixed_size(values):
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+@pytest.fixture
+def plain(tmp_path):
+    path = tmp_path / "plain.db"
+    with ResonanceDB(path) as db:
+        db.insert_nodes(id=IDS, title=TITLES, embedding=vectors(), meta=[{"n": i} for i in range(4)])
+        return dump(db)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()], ids=str)
+@pytest.mark.parametrize("encode", [False, True], ids=["plain", "dictionary"])
+def test_every_string_layout_gives_the_same_nodes(db, plain, kind, encode):
+    def column(values):
+        array = pa.array(values, kind)
+        return array.cast(pa.string()).dictionary_encode() if encode else array
+
+    table = pa.table(
+        {
+            "id": column(IDS),
+            "title": column(TITLES),
+            "embedding": fixed_size(vectors()),
+            "meta": pa.array([f'{{"n":{i}}}' for i in range(4)], kind),
+        }
+    )
+    report = db.insert_nodes(table)
+    assert (report.rows, report.inserted) == (4, 4)
+    assert dump(db) == plain
+
+
+@pytest.mark.parametrize("index", [pa.int8(), pa.uint8(), pa.int16(), pa.uint32(), pa.int64()], ids=str)
+def test_every_width_of_dictionary_index_is_read(db, index):
+    encoded = pa.DictionaryArray.from_arrays(pa.array([1, 0, None, 1], index), pa.array(["note", "tag"]))
+    db.insert_nodes(pa.table({"id": IDS, "type": encoded}))
+    assert [db.get_node(i).type for i in IDS] == ["tag", "note", None, "tag"]
+
+
+def test_slices_and_chunks_start_where_they_say(db, plain):
+    table = pa.table(
+        {
+            "id": ["x", *IDS, "y"],
+            "title": ["x", *TITLES, "y"],
+            "embedding": fixed_size(np.vstack([vectors()[:1], vectors(), vectors()[:1]])),
+            "meta": ["{}", *[f'{{"n":{i}}}' for i in range(4)], "{}"],
+        }
+    )
+    chunks = pa.concat_tables([table.slice(1, 1), table.slice(2, 2), table.slice(4, 1)])
+    assert chunks.column("id").num_chunks == 3
+    db.insert_nodes(chunks)
+    assert dump(db) == plain
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float16(), 8)], ids=str
+)
+def test_lists_of_any_float_are_vectors_and_null_is_none(db, kind):
+    values = [vectors()[0].astype("f2").tolist(), None]
+    db.insert_nodes(pa.table({"id": ["a", "b"], "embedding": pa.array(values, kind)}))
+    want = np.asarray(values[0], dtype="f4")
+    assert np.allclose(db.get_node("a").embedding, want / np.linalg.norm(want), atol=1e-6)
+    assert db.get_node("b").embedding is None
+
+
+def test_edges_come_from_a_table_too(db):
+    db.insert_nodes(id=["a", "b"])
+    table = pa.table({"source": ["a", "b"], "target": ["b", "a"], "confidence": pa.array([0.25, 1], "f4")})
+    assert db.insert_edges(table).inserted == 2
+    assert db.get_edges("a")[0].confidence == 0.25
+
+
+def bad_tables():
+    good = vectors()
+    broken = good.copy()
+    broken[2, 3] = np.nan
+    inner_null = pa.FixedSizeListArray.from_arrays(pa.array([1.0, None, 1.0, 2.0], pa.float32()), 2)
+    return {
+        "null id": ({"id": ["a", None]}, InvalidIdError, "row 1"),
+        "empty id": ({"id": ["a", ""]}, InvalidIdError, "row 1"),
+        "NUL in id": ({"id": ["a", "b\0"]}, InvalidIdError, "row 1"),
+        "numbers as ids": ({"id": [1, 2]}, ColumnError, "'id'"),
+        "not UTF-8": ({"id": pa.array([b"a", b"\xff"])}, InvalidIdError, "row 1: is not UTF-8"),
+        "duplicate id": ({"id": ["a", "b", "a"]}, DuplicateNodeError, "row 2"),
+        "NaN": ({"id": IDS, "embedding": fixed_size(broken)}, EmbeddingError, "row 2"),
+        "null in a vector": ({"id": ["a", "b"], "embedding": inner_null}, EmbeddingError, "row 0"),
+        "ragged": ({"id": ["a", "b"], "embedding": [[1.0, 2.0], [1.0]]}, EmbeddingError, "row 1: 1"),
+        "text as vector": ({"id": ["a"], "embedding": ["x"]}, EmbeddingError, "'embedding'"),
+        "integers as vector": ({"id": ["a"], "embedding": [[1, 2]]}, EmbeddingError, "'embedding'"),
+        "meta not an object": ({"id": ["a", "b"], "meta": ["{}", "[1]"]}, ColumnError, "'meta', row 1"),
+        "unknown column": ({"id": ["a"], "content": ["text"]}, ColumnError, "'content'"),
+        "no id": ({"title": ["a"]}, ColumnError, "'id' is missing"),
+    }
+
+
+@pytest.mark.parametrize("name", bad_tables())
+def test_a_bad_table_is_refused_whole_by_name_and_row(db, name):
+    columns, error, says = bad_tables()[name]
+    db.insert_node({"id": "stays", "title": "as it is"})
+    before = dump(db)
+    with pytest.raises(error, match=says):
+        db.insert_nodes(pa.table(columns))
+    assert dump(db) == before
+    db.insert_node({"id": "still works"})
+
+
+def test_a_stream_that_fails_half_way_writes_nothing(db):
+    def batches():
+        yield pa.record_batch({"id": ["a", "b"]})
+        raise OSError("the disk went away")
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema({"id": pa.string()}), batches())
+    with pytest.raises(ColumnError, match=r"failed after 2 rows.*the disk went away"):
+        db.insert_nodes(reader)
+    assert db.get_nodes() == []
+
+
+def test_what_goes_out_comes_in_again(db, tmp_path):
+    db.insert_nodes(
+        id=IDS, title=TITLES, embedding=[vectors()[0], None, vectors()[2], None], meta=[{"x": 1}] + [None] * 3
+    )
+    db.insert_edges([("a", "bé"), ("bé", "a", "t", 0.5, 0.25, "why")])
+    with ResonanceDB(tmp_path / "copy.db") as copy:
+        copy.insert_nodes(db.to_arrow())
+        copy.insert_edges(db.to_arrow("edges"))
+        assert dump(copy, ("nodes", "edges")) == dump(db, ("nodes", "edges"))
+
+
+def test_the_matrix_is_handed_over_without_copying_its_vectors(db):
+    db.insert_nodes(id=IDS, embedding=vectors())
+    matrix = db.embeddings()
+    table = pa.table(matrix)
+    assert table.column("id").to_pylist() == matrix.ids
+    values = table.column("embedding").chunk(0).flatten()
+    assert values.buffers()[1].address == matrix.vectors.__array_interface__["data"][0]
+    assert np.array_equal(values.to_numpy().reshape(4, 8), matrix.vectors)
+
+
+def test_exports_are_refused_by_name(db):
+    with pytest.raises(ResonanceError, match="'files'"):
+        db.to_arrow("files")
+    with pytest.raises(ResonanceError, match="filters are for nodes"):
+        db.to_arrow("edges", type="CITES")

@@ -1,0 +1,119 @@
+"""A rebuild: a fresh database aside, put in place in one step."""
+
+import threading
+
+import pytest
+
+from resonance import ResonanceDB
+from support import dump, integrity, start_python
+
+
+@pytest.fixture
+def filled(db):
+    db.insert_nodes(id=["old-1", "old-2"], title="old", history="rows")
+    db.insert_edges([("old-1", "old-2")])
+    db.set_ember_state("a.md", confidence=0.5)
+    return db
+
+
+def test_what_the_block_writes_is_all_there_is_afterwards(filled):
+    with filled.rebuild() as fresh:
+        assert fresh.get_nodes() == []
+        fresh.insert_nodes(id=["new-1", "new-2"], embedding=[[1.0, 0.0], [0.0, 1.0]])
+        fresh.insert_edges([("new-1", "new-2", "CITES")])
+        assert [node.id for node in filled.get_nodes()] == ["old-1", "old-2"]
+    assert [node.id for node in filled.get_nodes()] == ["new-1", "new-2"]
+    assert [edge.type for edge in filled.get_edges("new-1")] == ["CITES"]
+    assert filled.space.dims == 2
+    filled.insert_node({"id": "works"})
+    assert integrity(filled.path) == [("ok",)]
+
+
+def test_the_audit_trail_and_the_state_of_enrichment_stay(filled):
+    before = filled.get_history()
+    with filled.rebuild() as fresh:
+        fresh.insert_nodes(id=["new"])
+    after = filled.get_history()
+    assert after[1:] == before
+    assert (after[0].entity_type, after[0].action) == ("database", "rebuild")
+    assert after[0].id > before[0].id
+    assert filled.get_ember_state("a.md").confidence == 0.5
+
+
+def test_a_block_that_raises_changes_nothing_and_leaves_nothing_behind(filled, path):
+    before, files = dump(filled), sorted(path.parent.iterdir())
+
+    def fail():
+        with filled.rebuild() as fresh:
+            fresh.insert_nodes(id=["new"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert dump(filled) == before
+    assert sorted(path.parent.iterdir()) == files
+
+
+def test_readers_keep_their_snapshot_and_see_one_or_the_other(filled):
+    seen, stop = set(), threading.Event()
+
+    def read():
+        while not stop.is_set():
+            with filled.snapshot():
+                seen.add(tuple(node.id for node in filled.get_nodes()))
+
+    threads = [threading.Thread(target=read) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with filled.snapshot() as pinned:
+        count = "SELECT count(*) FROM nodes"
+        before = pinned.execute(count)
+
+        def rebuild():
+            with filled.rebuild() as fresh:
+                fresh.insert_nodes(id=["new-1", "new-2", "new-3"])
+
+        writer = threading.Thread(target=rebuild)
+        writer.start()
+        writer.join()
+        assert pinned.execute(count) == before == [(2,)]
+    while ("new-1", "new-2", "new-3") not in seen:
+        pass
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert seen == {("old-1", "old-2"), ("new-1", "new-2", "new-3")}
+
+
+def test_a_file_with_other_pages_is_rebuilt_with_them(path):
+    with ResonanceDB(path, page_size=4096) as db:
+        with db.rebuild() as fresh:
+            fresh.insert_nodes(id=["new"])
+        assert db.page_size == 4096
+        assert db.get_node("new") is not None
+
+
+def test_a_kill_during_a_rebuild_leaves_one_or_the_other(filled, path):
+    filled.close()
+    code = """
+import sys
+from resonance import ResonanceDB
+with ResonanceDB(sys.argv[1]) as db:
+    for batch in range(1000):
+        with db.rebuild() as fresh:
+            fresh.insert_nodes(id=[f"{batch}-{i}" for i in range(500)], embedding=[[1.0] * 32] * 500)
+        print(batch, flush=True)
+"""
+    for round_ in range(6):
+        process = start_python(code, path)
+        for _ in range(round_ + 1):
+            process.stdout.readline()
+        process.kill()
+        process.communicate()
+        assert integrity(path) == [("ok",)]
+        with ResonanceDB(path) as db:
+            counts = db.query("SELECT count(*) FROM nodes GROUP BY substr(id, 1, instr(id, '-'))")
+            assert counts == [(500,)]
+            with db.rebuild() as fresh:
+                fresh.insert_nodes(id=["old-1", "old-2"])
+    assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".resonance-build-")] == []
