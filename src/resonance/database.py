@@ -629,6 +629,12 @@ class ResonanceDB:
             return int(connection.execute("PRAGMA page_size")[0][0])
 
     @property
+    def last_hold(self) -> float:
+        """Seconds for which the last transaction kept the write lock; 0 before the first one."""
+        holds = self._session.holds
+        return holds[-1] if holds else 0.0
+
+    @property
     def migration_backup(self) -> str | None:
         """The backup that was made because opening the file migrated it, or None."""
         return self._session.migration_backup

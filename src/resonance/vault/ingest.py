@@ -17,6 +17,7 @@ from resonance.vault import ledger
 from resonance.vault.embed import Embedder
 from resonance.vault.ids import assign_ids
 from resonance.vault.note import RULES, file_hash, parse_note
+from resonance.vault.pace import Pace
 from resonance.vault.report import IngestReport
 from resonance.vault.resolve import Resolver
 from resonance.vault.root import Root
@@ -261,8 +262,9 @@ class _Run:
 
     def _resolve(self, resolver: Resolver, *, every: bool) -> None:
         done = 0
-        for documents in self.pace.batches(self.documents):
-            with self.pace.measured():
+        pace = Pace(self.db)
+        for documents in pace.batches(self.documents, lambda document: 4 + len(document.links)):
+            with pace.measured():
                 ledger.write_documents(self.db, resolver, documents)
             done += len(documents)
             self.progress("link", done, len(self.documents))
@@ -270,8 +272,8 @@ class _Run:
         if not every or len(written) == len(self.ids):
             return
         changed = ledger.changed_resolutions(self.db, resolver, written)
-        for sources in self.pace.batches(sorted(changed)):
-            with self.pace.measured():
+        for sources in pace.batches(sorted(changed), lambda source: 4 + len(changed[source])):
+            with pace.measured():
                 ledger.write_resolutions(self.db, {source: changed[source] for source in sources})
 
     def report(self) -> IngestReport:

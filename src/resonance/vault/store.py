@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resonance.vault.ids import normalise_tag, tag_id
 from resonance.vault.note import ParsedNote
+from resonance.vault.pace import Pace
 from resonance.vault.scan import FoundFile
 from resonance.vault.vectors import Vector
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
-
-HOLD_SECONDS = 0.025
-"""How long a batch means to hold the write lock; the slowest take two or three times that."""
-
-_FIRST_BATCH, _LARGEST_BATCH = 64, 1024
-
-T = TypeVar("T")
 
 
 class KnownFile(NamedTuple):
@@ -45,29 +37,6 @@ class ReadNote(NamedTuple):
     mtime_ns: int
 
 
-class Pace:
-    """How much to write at a time."""
-
-    def __init__(self) -> None:
-        self.size = _FIRST_BATCH
-
-    def batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
-        """The items in pieces, each as long as the writing of the last one allows."""
-        at = 0
-        while at < len(items):
-            batch = items[at : at + self.size]
-            at += len(batch)
-            yield batch
-
-    @contextlib.contextmanager
-    def measured(self) -> Iterator[None]:
-        """Round the writing of one piece; adapts the length of the next."""
-        started = time.monotonic()
-        yield
-        held = max(time.monotonic() - started, 1e-6)
-        self.size = int(min(max(self.size * min(HOLD_SECONDS / held, 2), 8), _LARGEST_BATCH))
-
-
 class Store:
     """The tables of nodes and files, as a vault writes them.
 
@@ -77,7 +46,7 @@ class Store:
 
     def __init__(self, db: ResonanceDB) -> None:
         self.db = db
-        self.pace = Pace()
+        self.pace = Pace(db)
         self._tags = {row[0] for row in db.query("SELECT id FROM nodes WHERE id LIKE '#%'")}
 
     def known_files(self) -> dict[str, KnownFile]:
