@@ -106,9 +106,13 @@ ALTER TABLE edges_strict RENAME TO edges;
 -- The primary key answers questions from the source's side; this one those from the target's.
 CREATE INDEX idx_edges_target ON edges (target);
 
--- The files behind the nodes. Paths are relative to the vault's root, POSIX, NFC.
+-- The files behind the nodes. Paths are relative to the vault's root, POSIX, NFC; none leads out of it.
 CREATE TABLE files (
-    path TEXT PRIMARY KEY NOT NULL,
+    path TEXT PRIMARY KEY NOT NULL CHECK (
+        path <> '' AND length(path) <= 4096 AND instr(path, char(0)) = 0 AND instr(path, '\') = 0
+        AND instr('/' || path || '/', '//') = 0 AND instr('/' || path || '/', '/./') = 0
+        AND instr('/' || path || '/', '/../') = 0
+    ),
     node TEXT NOT NULL UNIQUE REFERENCES nodes (id),
     size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy.typing as npt
 
@@ -20,6 +20,7 @@ from resonance.history import History
 from resonance.model import (
     Checkpoint,
     Content,
+    ContentPolicy,
     Edge,
     EmbeddingMatrix,
     EmberState,
@@ -388,6 +389,7 @@ class ResonanceDB:
         layer: str | None = None,
         ids: Iterable[str] | None = None,
         min_score: float | None = None,
+        hydrate: bool | ContentPolicy = False,
     ) -> list[Hit]: ...
 
     @overload
@@ -401,6 +403,7 @@ class ResonanceDB:
         layer: str | None = None,
         ids: Iterable[str] | None = None,
         min_score: float | None = None,
+        hydrate: bool | ContentPolicy = False,
     ) -> list[list[Hit]]: ...
 
     def search(
@@ -413,6 +416,7 @@ class ResonanceDB:
         layer: str | None = None,
         ids: Iterable[str] | None = None,
         min_score: float | None = None,
+        hydrate: bool | ContentPolicy = False,
     ) -> Any:
         """The ``k`` nearest nodes by cosine similarity, exactly; ties are ordered by id.
 
@@ -420,28 +424,80 @@ class ResonanceDB:
             query: a vector (d,), or a matrix (q, d) for q answers. It need not be of unit length.
             domain, type, layer, ids: only nodes that match; evaluated before scoring.
             min_score: leave out what is less similar.
+            hydrate: put the text of each hit's node, with its state, into ``hit.content``; True, or a
+                policy as :meth:`content_many` takes it. ``"drop"`` leaves such hits out of the answer.
 
         Returns:
             hits, best first; a list of lists for a matrix.
 
         Raises:
             EmbeddingError: the query is not finite, all zeros, or not as wide as the space.
+            ContentError: with ``hydrate``, no root is known, or as the policy says.
         """
         chosen = Filter(domain=domain, type=type, layer=layer, ids=ids)
         with self._session.snapshot() as connection:
-            return search_exact(connection, query, k, chosen, min_score, spaces.width(connection))
+            found = search_exact(connection, query, k, chosen, min_score, spaces.width(connection))
+        if hydrate is False:
+            return found
+        return self._hydrated(found, "flag" if hydrate is True else hydrate)
 
-    def content(self, id: str) -> Content:
+    def _hydrated(self, found: Any, policy: ContentPolicy) -> Any:
+        """Hits, or lists of hits, with their contents."""
+        answers: list[list[Hit]] = found if found and isinstance(found[0], list) else [found]
+        ids = list(dict.fromkeys(hit.id for hits in answers for hit in hits))
+        contents = {content.id: content for content in self.content_many(ids, policy=policy)}
+        filled = [
+            [hit._replace(content=contents[hit.id]) for hit in hits if hit.id in contents] for hits in answers
+        ]
+        return filled if answers is found else filled[0]
+
+    @overload
+    def content(self, id: str, *, policy: Literal["flag", "raise", "refresh"] = "flag") -> Content: ...
+
+    @overload
+    def content(self, id: str, *, policy: ContentPolicy) -> Content | None: ...
+
+    def content(self, id: str, *, policy: ContentPolicy = "flag") -> Content | None:
         """Read the text of a node from its file, now, and say whether it is still what was indexed.
+
+        Args:
+            policy: what to do when it is not; see :meth:`content_many`. ``"drop"`` returns None.
 
         Raises:
             UnknownNodeError: there is no such node.
             ContentError: the node stands for no file, or no root is known.
             PathEscapeError: its path leads out of the root.
         """
-        from resonance.vault.hydrate import hydrate_node
+        from resonance.vault.hydrate import hydrate_nodes
 
-        return hydrate_node(self, id)
+        found = hydrate_nodes(self, [id], policy, root=self._root, strict=True)
+        return found[0] if found else None
+
+    def content_many(self, ids: Iterable[str], *, policy: ContentPolicy = "flag") -> list[Content]:
+        """The texts of many nodes, in the order of ``ids``; files that moved are looked for once.
+
+        One node without a file, or with a path that leads out of the root, does not fail the others:
+        its state is ``missing`` or ``unreadable``, and ``reason`` says why.
+
+        Args:
+            policy: what to do with a text that is not the one that was indexed:
+
+                - ``"flag"``: return what there is, with its state.
+                - ``"raise"``: raise for the first node whose state is ``changed``
+                  (:class:`StaleContentError`), ``missing`` (:class:`ContentMissingError`) or
+                  ``unreadable`` (:class:`ContentError`). What merely moved is the same text.
+                - ``"refresh"``: ingest the files that have changed, those only, and read them again: what
+                  comes back is what the database then says. It writes, so the database must not be
+                  read-only. Vectors are made anew if the model is here, and are NULL if not.
+                - ``"drop"``: leave out all but ``fresh`` and ``moved``.
+
+        Raises:
+            UnknownNodeError: a node is not there.
+            ContentError: no root is known; or as the policy says.
+        """
+        from resonance.vault.hydrate import hydrate_nodes
+
+        return hydrate_nodes(self, ids, policy, root=self._root)
 
     def links(
         self,

@@ -16,6 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 JSONObject = Mapping[str, Any]
 
 ContentState = Literal["fresh", "changed", "moved", "missing", "unreadable"]
+ContentPolicy = Literal["flag", "raise", "refresh", "drop"]
 LinkState = Literal["resolved", "unresolved", "ambiguous", "external"]
 
 
@@ -78,12 +79,16 @@ class Link(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """One answer of a search. ``score`` is the cosine similarity, in [-1, 1]."""
+    """One answer of a search. ``score`` is the cosine similarity, in [-1, 1].
+
+    ``content`` is the node's text as it is now, if the search was asked to hydrate; else None.
+    """
 
     id: str
     score: float
     title: str | None = None
     path: str | None = None
+    content: Content | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

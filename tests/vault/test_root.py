@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from resonance.errors import ContentError, ContentMissingError, PathEscapeError, SettingsError
+from resonance.vault import openat2
 from resonance.vault.root import Root
 
 SECRET = b"secret outside of the vault"
@@ -46,8 +47,18 @@ HOSTILE = [
 ]
 
 
+@pytest.fixture(params=["openat2", "steps"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to a file: the kernel's own, where it has one, and step by step."""
+    if request.param == "steps":
+        monkeypatch.setattr(openat2, "_syscall", None)
+    elif openat2._syscall is None:
+        pytest.skip("no openat2 on this system")
+    return str(request.param)
+
+
 @pytest.fixture
-def opened(root: Path) -> Iterator[Root]:
+def opened(root: Path, way: str) -> Iterator[Root]:
     (root.parent / "secret.md").write_bytes(SECRET)
     (root / "a").mkdir()
     (root / "a" / "b.md").write_bytes(b"inside")
@@ -170,7 +181,10 @@ def test_a_file_above_the_limit_is_refused_unread(opened: Root) -> None:
         opened.read("sparse.md")
 
 
-def test_a_file_without_permission_is_named(opened: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a").mkdir()
+    (root / "a" / "b.md").write_bytes(b"inside")
+    monkeypatch.setattr(openat2, "_syscall", None)
     real = os.open
 
     def refusing(name: str, flags: int, **options: int) -> int:
@@ -179,7 +193,7 @@ def test_a_file_without_permission_is_named(opened: Root, monkeypatch: pytest.Mo
         return real(name, flags, **options)
 
     monkeypatch.setattr(os, "open", refusing)
-    with pytest.raises(ContentError, match="Permission denied") as caught:
+    with Root(root) as opened, pytest.raises(ContentError, match="Permission denied") as caught:
         opened.read("a/b.md")
     assert caught.value.path == "a/b.md"
 

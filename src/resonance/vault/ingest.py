@@ -6,9 +6,10 @@ ones. A run that is cut off leaves files without a hash, which the next run take
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING
 
 from resonance.errors import BrakeError, ContentError
@@ -47,6 +48,7 @@ def ingest(
     progress: Progress | None = None,
     yes: bool = False,
     reuse_from: ResonanceDB | None = None,
+    only: Container[str] | None = None,
 ) -> IngestReport:
     """Make ``db`` say what the vault says. Also fills an empty database.
 
@@ -56,6 +58,8 @@ def ingest(
         progress: called now and then with (what, done, total).
         yes: go on even if many files are gone, or if another model's vectors have to be dropped.
         reuse_from: another database whose vectors of equal texts are taken over.
+        only: paths of the files to bring up to date; all others stay as they were, even if they are
+            gone. The report counts these only.
 
     Raises:
         BrakeError: the vault is empty, or more than a quarter of its files (and more than ten) are
@@ -67,7 +71,7 @@ def ingest(
     with Root(settings.root, max_file_bytes=settings.max_file_bytes) as root:
         vectors = Vectors(db, settings, embedder, reuse_from, replace=yes)
         run = _Run(db, settings, root, vectors, progress or _silent)
-        run.compare(yes=yes)
+        run.compare(yes=yes, only=only)
         run.remove()
         run.read_changed()
         run.fill_vectors()
@@ -108,13 +112,16 @@ class _Run:
 
     # --- what is there ----------------------------------------------------------------------------
 
-    def compare(self, *, yes: bool) -> None:
+    def compare(self, *, yes: bool, only: Container[str] | None = None) -> None:
         """Scan, and tell which files may have changed and which are gone."""
         self.progress("scan", 0, 0)
         self.found = scan(self.settings, self.root)
+        if only is not None:
+            self.found.files = [file for file in self.found.files if file.path in only]
+            self.found.problems = [problem for problem in self.found.problems if problem.path in only]
         self.problems = list(self.found.problems)
         present = {file.path for file in self.found.files} | {p.path for p in self.problems}
-        if self.found.complete:
+        if self.found.complete and only is None:
             self.gone = sorted(self.known.keys() - present)
             if not yes:
                 self._brake()
@@ -235,13 +242,17 @@ class _Run:
 
     def link(self) -> None:
         """Write the links of changed notes, and resolve all others again if any name changed."""
-        attachments = ledger.digest(sorted(self.found.attachments))
+        told = {
+            "vault.root": os.path.realpath(self.settings.root),
+            "vault.told": json.dumps(self.settings.told),
+            "vault.attachments": ledger.digest(sorted(self.found.attachments)),
+            "vault.vectors": self.vectors.signature(),
+        }
         if (
             not self.documents
             and not self.gone
             and "vault.resolved" in self.before
-            and self.before.get("vault.attachments") == attachments
-            and self.before.get("vault.vectors") == self.vectors.signature()
+            and told.items() <= self.before.items()
         ):
             return
         names = ledger.read_names(self.db, self.found.attachments)
@@ -252,11 +263,9 @@ class _Run:
         ledger.drop_unused_tags(self.db)
         self.store.set_properties(
             {
-                "vault.root": os.path.realpath(self.settings.root),
+                **told,
                 "vault.rules": str(RULES),
-                "vault.attachments": attachments,
                 "vault.resolved": signature,
-                "vault.vectors": self.vectors.signature(),
             }
         )
 

@@ -1,7 +1,8 @@
 """Reading files below one folder, and never anything else.
 
-The root is opened once; every file is then reached from that descriptor, one component at a time and
-without following symbolic links, so neither a stored path nor a folder swapped meanwhile leads out.
+The root is opened once; every file is then reached from that descriptor without following symbolic
+links, by ``openat2`` or one component at a time, so neither a stored path nor a folder swapped meanwhile
+leads out. A hard link is the file itself: there is nothing to tell it by, and it is read.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from types import TracebackType
 from typing import Self
 
 from resonance.errors import ContentError, ContentMissingError, PathEscapeError, SettingsError
+from resonance.vault.openat2 import open_beneath
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for somebody to write into it.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# Folders on the way to the root may be closed to reading.
+_PASSING_FLAGS = _FOLDER_FLAGS | getattr(os, "O_PATH", 0)
 _LONGEST_PATH = 4096
 
 
@@ -28,20 +32,33 @@ class Root:
     Args:
         folder: the root; it may itself be reached through a symbolic link.
         max_file_bytes: files above this size are refused.
+        real: the folder is known by its real path: refuse it if a symbolic link is on the way now.
 
     Raises:
         SettingsError: the folder cannot be opened.
+        PathEscapeError: with ``real``, it leads through a symbolic link.
     """
 
     _fd = -1
 
-    def __init__(self, folder: Path | str, *, max_file_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(
+        self, folder: Path | str, *, max_file_bytes: int = 16 * 1024 * 1024, real: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.max_file_bytes = max_file_bytes
         try:
             self._fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            swapped = real and not os.path.samestat(os.fstat(self._fd), _real_status(self.folder))
         except (OSError, ValueError) as error:
+            self.close()
             raise SettingsError(f"{folder}: cannot be opened as a folder ({error})") from error
+        if swapped:
+            self.close()
+            raise PathEscapeError(
+                str(folder),
+                "the vault's root leads through a symbolic link now, which it did not when it was ingested; "
+                "if that is as it should be, name the root",
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -67,10 +84,7 @@ class Root:
         """A descriptor of a folder below the root, which the caller closes."""
         if self._fd < 0:
             raise ContentError(path, "the vault's root has been closed")
-        fd = os.dup(self._fd)
-        for name in [] if path == "." else components(path):
-            fd = self._step(fd, name, path, _FOLDER_FLAGS)
-        return fd
+        return os.dup(self._fd) if path == "." else self._reach(path, _FOLDER_FLAGS)
 
     def open_file(self, path: str) -> int:
         """A descriptor of a regular file below the root, opened for reading; the caller closes it.
@@ -81,8 +95,7 @@ class Root:
             ContentMissingError: there is no such file.
             ContentError: it is no regular file, too big, or cannot be opened.
         """
-        *folders, name = components(path)
-        fd = self._step(self.open_folder("/".join(folders) or "."), name, path, _FILE_FLAGS)
+        fd = self._reach(path, _FILE_FLAGS)
         status = os.fstat(fd)
         reason = None
         if not stat.S_ISREG(status.st_mode):
@@ -122,6 +135,19 @@ class Root:
             if len(data) == after.st_size and _version(before) == _version(after):
                 return data, after
         raise ContentError(path, "changes while it is being read; try again")
+
+    def _reach(self, path: str, flags: int) -> int:
+        names = components(path)
+        if self._fd < 0:
+            raise ContentError(path, "the vault's root has been closed")
+        fd = open_beneath(self._fd, path, flags)
+        if fd is not None:
+            return fd
+        # Step by step it shows what stands in the way, or that the disk spells the name otherwise.
+        fd = os.dup(self._fd)
+        for name in names[:-1]:
+            fd = self._step(fd, name, path, _FOLDER_FLAGS)
+        return self._step(fd, names[-1], path, flags)
 
     def _step(self, folder: int, name: str, path: str, flags: int) -> int:
         """Open ``name`` within ``folder`` and close ``folder``."""
@@ -163,6 +189,24 @@ def components(path: str) -> list[str]:
     else:
         return names
     raise PathEscapeError(path, f"{reason}; paths must be relative to the vault's root")
+
+
+def _real_status(folder: Path) -> os.stat_result:
+    """The status of a folder reached without following a symbolic link; of the link, where one is."""
+    fd = os.open("/", _PASSING_FLAGS)
+    try:
+        for name in folder.absolute().parts[1:]:
+            try:
+                deeper = os.open(name, _PASSING_FLAGS, dir_fd=fd)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    return os.lstat(name, dir_fd=fd)
+                raise
+            os.close(fd)
+            fd = deeper
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def _read_up_to(fd: int, room: int) -> bytes:

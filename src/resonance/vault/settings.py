@@ -6,11 +6,14 @@ import json
 import posixpath
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resonance.errors import SettingsError
+
+if TYPE_CHECKING:
+    from resonance.database import ResonanceDB
 
 SETTINGS_FILE = "amalfa.settings.json"
 DEFAULT_DATABASE = ".resonance/resonance.db"
@@ -32,6 +35,7 @@ class VaultSettings:
         model: the embedding model asked for: a name, a folder, ``"none"``, or None for the default.
         dims: the width of its vectors, where the settings name one.
         max_file_bytes: larger files are reported, not read.
+        told: the arguments of :func:`load_settings` that took precedence over the settings file.
     """
 
     root: Path
@@ -41,6 +45,7 @@ class VaultSettings:
     model: str | None = None
     dims: int | None = None
     max_file_bytes: int = MAX_FILE_BYTES
+    told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def is_pattern(root: Path, source: str) -> bool:
@@ -63,6 +68,7 @@ def load_settings(
     Raises:
         SettingsError: the root is no folder, or a value in the file makes no sense.
     """
+    given = {"sources": sources, "exclude": exclude, "model": model}
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise SettingsError(f"{folder}: no such folder; name the folder that holds the notes")
@@ -90,7 +96,19 @@ def load_settings(
         database=path,
         model=named,
         dims=_dims(file, embeddings) if model is None else None,
+        told={name: value for name, value in given.items() if value is not None},
     )
+
+
+def settings_of(db: ResonanceDB, root: Path | str) -> VaultSettings:
+    """The settings by which ``db`` was last ingested, for its vault at ``root``.
+
+    They are read from the settings file again; arguments that took precedence over it then do so now.
+    """
+    found = db.query("SELECT value FROM properties WHERE key = 'vault.told'")
+    told = json.loads(found[0][0]) if found else {}
+    known = {name: told[name] for name in ("sources", "exclude", "model") if name in told}
+    return load_settings(root, database=db.path, **known)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
