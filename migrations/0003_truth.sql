@@ -121,5 +121,22 @@ CREATE TABLE files (
     body_hash TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The sections of long notes. Each is a node; its text stands at a span of the document's file, in
+-- bytes. hash is that of the span, by which it is found again when the file has shifted; text_hash
+-- that of all its vector stands for.
+CREATE TABLE sections (
+    node TEXT PRIMARY KEY NOT NULL REFERENCES nodes (id),
+    document TEXT NOT NULL REFERENCES nodes (id),
+    ordinal INTEGER NOT NULL,
+    heading TEXT NOT NULL CHECK (json_type(heading) = 'array'),
+    span_start INTEGER NOT NULL,
+    span_end INTEGER NOT NULL CHECK (span_start < span_end),
+    hash TEXT NOT NULL,
+    text_hash TEXT NOT NULL,
+    UNIQUE (document, ordinal)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX idx_sections_text ON sections (text_hash);
+
 CREATE INDEX idx_nodes_type ON nodes (type);
 CREATE INDEX idx_history_entity ON history (entity_id);

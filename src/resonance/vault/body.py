@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyromark
 
@@ -29,6 +29,14 @@ _TAG = re.compile(rf"#(?<!\S#)(?!/)(?=\d*[^\d{_NOT_IN_TAG}])[^{_NOT_IN_TAG}]+")
 _LONE_CR = re.compile(r"\r(?!\n)")
 
 
+class Heading(NamedTuple):
+    """A heading that no other block encloses: its place in the file in bytes, its level, its text."""
+
+    start: int
+    level: int
+    text: str
+
+
 class Body:
     """The markdown behind the frontmatter: one pass over the parser's events."""
 
@@ -38,11 +46,17 @@ class Body:
         self.body = body
         self.offset = offset
         self.links: list[RawLink] = []
-        self.heading: list[str] = []
+        self.title = ""
+        self.headings: list[Heading] = []
+        self.blocks: list[int] = []
         self.runs: list[tuple[int, int]] = []
 
-    def read(self) -> tuple[str, list[RawLink]]:
-        """The text of the first heading of level 1, and the links."""
+    def read(self) -> None:
+        """Find the links; ``title``, the text of the first heading of level 1; and where blocks begin.
+
+        ``blocks`` are the places of all blocks that no other one encloses, ``headings`` those of the
+        headings among them, without those in comments.
+        """
         has_comments = "%%" in self.body
         has_empty = "[[|" in self.body
         has_tags = _TAG.search(self.body) is not None
@@ -56,26 +70,28 @@ class Body:
         comments = self._comments() if has_comments else []
         if has_tags or has_empty:
             self._search_runs()
-        links = [link for link in self.links if not _within(link.start, comments)]
-        return " ".join("".join(self.heading).split()), links
+        if comments:
+            self.links = [link for link in self.links if not _within(link.start, comments)]
+            self.headings = [head for head in self.headings if not _within(head.start, comments)]
 
     def _events(self, keep_runs: bool) -> None:
         in_link = in_code = in_heading = 0
-        seen_heading = False
+        heading: list[str] = []
         last = -1
+        outermost = 0  # the end of the last block that no other one encloses
         # The parser does not end every construct at a lone CR; a LF in its place keeps all offsets.
         text = _LONE_CR.sub("\n", self.body) if "\r" in self.body else self.body
         events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=_OPTIONS)
         for event, span in events:
             if isinstance(event, str):
                 if in_heading:
-                    self.heading.append(" ")
+                    heading.append(" ")
                 continue
             name = next(iter(event))
             value = event[name]
             if name == "Text":
                 if in_heading:
-                    self.heading.append(value)
+                    heading.append(value)
                 if keep_runs and not in_code and not in_link:
                     start, end = span["start"], span["end"]
                     if start == last:
@@ -83,6 +99,9 @@ class Body:
                     self.runs.append((start, end))
                     last = end
             elif name == "Start":
+                if span["start"] >= outermost:
+                    self.blocks.append(self.offset + span["start"])
+                    outermost = span["end"]
                 if isinstance(value, str):
                     continue
                 ((tag, detail),) = value.items()
@@ -91,8 +110,9 @@ class Body:
                     self._link(tag == "Image", detail, span["start"], span["end"])
                 elif tag == "CodeBlock":
                     in_code += 1
-                elif tag == "Heading" and not seen_heading and detail["level"] == "H1":
+                elif tag == "Heading":
                     in_heading = 1
+                    heading.clear()
             elif name == "End":
                 if value == "Link" or value == "Image":
                     in_link -= 1
@@ -100,9 +120,17 @@ class Body:
                     in_code -= 1
                 elif in_heading and isinstance(value, dict) and "Heading" in value:
                     in_heading = 0
-                    seen_heading = "".join(self.heading).strip() != ""
+                    self._heading(value["Heading"], heading, self.offset + span["start"])
             elif name == "Code" and in_heading:
-                self.heading.append(value)
+                heading.append(value)
+
+    def _heading(self, name: str, parts: list[str], start: int) -> None:
+        text = " ".join("".join(parts).split())
+        level = int(name[1:])
+        if level == 1 and not self.title:
+            self.title = text
+        if self.blocks[-1] == start:
+            self.headings.append(Heading(start, level, text))
 
     def _link(self, image: bool, detail: dict[str, Any], start: int, end: int) -> None:
         start += self.offset

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 
 _EXTENSION = re.compile(r"\.(?:md|ts|js|json)$")
 _OUTSIDE_ASCII_SLUG = re.compile(r"[^a-z0-9]+")
 _DIGITS = 12
+_LONGEST_SLUG = 80
 
 
 def slug(path: str) -> str:
@@ -21,11 +23,7 @@ def slug(path: str) -> str:
     ASCII paths this is what Amalfa's ``generateId`` returns. May be empty, and paths may share one:
     :func:`assign_ids` takes care of both.
     """
-    text = unicodedata.normalize("NFC", _EXTENSION.sub("", path)).lower()
-    if text.isascii():
-        return _OUTSIDE_ASCII_SLUG.sub("-", text).strip("-")
-    kept = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
-    return unicodedata.normalize("NFC", "-".join(kept.split()))
+    return _dashed(unicodedata.normalize("NFC", _EXTENSION.sub("", path)).lower())
 
 
 def assign_ids(paths: Iterable[str]) -> dict[str, str]:
@@ -51,6 +49,42 @@ def assign_ids(paths: Iterable[str]) -> dict[str, str]:
     return ids
 
 
+def section_ids(document: str, sections: Iterable[tuple[Sequence[str], int]]) -> list[str]:
+    """The ids of the sections of a document, in their order.
+
+    ``vaults#what-becomes-of-a-note/ids``: the document's id, ``#``, and the slugs of the headings, from
+    the outermost; ``#^`` where no heading stands above the text. An id depends on nothing else in the
+    file: where a slug does not tell all about its heading (``C++``, ``C#``), ``~`` and 12 hex digits of
+    a hash follow. Headings that occur again are numbered, ``~2``, as are the parts of one section,
+    ``:2``. No document's id holds a ``#``, and no tag's has anything before it.
+
+    Args:
+        sections: the heading path of each section, and which part of it this is, from 1.
+    """
+    seen: Counter[str] = Counter()
+    ids = []
+    for headings, part in sections:
+        name = _heading_slug(headings)
+        if part == 1:
+            seen[name] += 1
+        again = f"~{seen[name]}" if seen[name] > 1 else ""
+        ids.append(f"{document}#{name}{again}{f':{part}' if part > 1 else ''}")
+    return ids
+
+
+def _heading_slug(headings: Sequence[str]) -> str:
+    if not headings:
+        return "^"
+    texts = [unicodedata.normalize("NFC", " ".join(text.split())).lower() for text in headings]
+    slugs = [_dashed(text) for text in texts]
+    name = "/".join(slug[:_LONGEST_SLUG] for slug in slugs if slug)
+    told = all(
+        slug and len(slug) <= _LONGEST_SLUG and slug == text.replace(" ", "-")
+        for slug, text in zip(slugs, texts, strict=True)
+    )
+    return name if told else f"{name}~{_digest(json.dumps(texts))[:_DIGITS]}"
+
+
 def normalise_tag(tag: str) -> str:
     """A tag as it is compared: without ``#``, NFC, case folded; ``""`` when nothing is left."""
     text = unicodedata.normalize("NFC", tag).strip().lstrip("#").strip("/ \t")
@@ -60,6 +94,13 @@ def normalise_tag(tag: str) -> str:
 def tag_id(tag: str) -> str:
     """The id of a tag's node. It starts with ``#``, which no file's id does."""
     return "#" + normalise_tag(tag)
+
+
+def _dashed(text: str) -> str:
+    if text.isascii():
+        return _OUTSIDE_ASCII_SLUG.sub("-", text).strip("-")
+    kept = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
+    return unicodedata.normalize("NFC", "-".join(kept.split()))
 
 
 def _digest(path: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from resonance.errors import ContentError
-from resonance.vault.body import Body
+from resonance.vault.body import Body, Heading
 from resonance.vault.frontmatter import Frontmatter, Text, parse_frontmatter
 from resonance.vault.ids import normalise_tag
 from resonance.vault.links import Places, RawLink, tag_link, wikilink
@@ -48,6 +48,8 @@ class ParsedNote:
         links: all links and tags, in order of appearance.
         body: the text behind the frontmatter.
         body_offset: where it starts in the file, in bytes.
+        headings: those that no other block encloses; places in the file, in bytes.
+        blocks: where such blocks begin, headings among them.
         hash: SHA-256 of the file, in hex.
         body_hash: SHA-256 of :attr:`embedding_text`, in hex.
     """
@@ -63,6 +65,8 @@ class ParsedNote:
     links: tuple[RawLink, ...] = field(repr=False)
     body: str = field(repr=False)
     body_offset: int
+    headings: tuple[Heading, ...] = field(repr=False)
+    blocks: tuple[int, ...] = field(repr=False)
     hash: str
     body_hash: str
 
@@ -114,11 +118,12 @@ def parse_note(path: str, data: bytes) -> ParsedNote:
     body = text[head.body :] if head.body else text
     offset = skipped + (len(text[: head.body].encode()) if head.body else 0)
 
-    heading, links = Body(path, data, body, offset).read()
-    links += _frontmatter_links(head, text, skipped)
+    read = Body(path, data, body, offset)
+    read.read()
+    links = read.links + _frontmatter_links(head, text, skipped)
     links.sort(key=lambda link: (link.start, link.end))
 
-    title = _first(head, "title") or heading or PurePosixPath(path).stem
+    title = _first(head, "title") or read.title or PurePosixPath(path).stem
     kind = _first(head, "type")
     aliases = [
         alias
@@ -139,6 +144,8 @@ def parse_note(path: str, data: bytes) -> ParsedNote:
         links=tuple(links),
         body=body,
         body_offset=offset,
+        headings=tuple(read.headings),
+        blocks=tuple(read.blocks),
         hash=file_hash(data),
         body_hash=file_hash(embedding_text(title, body).encode()),
     )

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from resonance.errors import SettingsError
+from resonance.vault.sections import SectionRules, read_rules
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
@@ -35,6 +36,7 @@ class VaultSettings:
         model: the embedding model asked for: a name, a folder, ``"none"``, or None for the default.
         dims: the width of its vectors, where the settings name one.
         max_file_bytes: larger files are reported, not read.
+        sections: how long notes are cut into sections.
         told: the arguments of :func:`load_settings` that took precedence over the settings file.
     """
 
@@ -45,6 +47,7 @@ class VaultSettings:
     model: str | None = None
     dims: int | None = None
     max_file_bytes: int = MAX_FILE_BYTES
+    sections: SectionRules = field(default_factory=SectionRules)
     told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -96,6 +99,7 @@ def load_settings(
         database=path,
         model=named,
         dims=_dims(file, embeddings) if model is None else None,
+        sections=read_rules(file, told.get("sections")),
         told={name: value for name, value in given.items() if value is not None},
     )
 
