@@ -33,7 +33,6 @@ class Record:
     load: Load
     name: str
     label: str
-    input_bytes: int
     rounds: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
 
@@ -55,10 +54,9 @@ class Board:
         return self.records[load.name, name]
 
     def _play(self, load: Load, names: list[str]) -> None:
-        size = load.make().size
         for name in names:
             label = find(load.question, name).label
-            self.records[load.name, name] = Record(load, name, label, size)
+            self.records[load.name, name] = Record(load, name, label)
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="bench-", dir=self._folder) as made:

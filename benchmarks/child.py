@@ -39,7 +39,7 @@ def measure(name: str, load: Load, folder: Path) -> dict[str, Any]:
     found = {"seconds": seconds, "cpu": cpu, "resident": resident, "peak": peak}
     found |= told if isinstance(told, dict) else {"rows": told}
     check_equal("rows", found["rows"], load.rows)
-    return {**found, "disk_bytes": bytes_below(folder)}
+    return {**found, "input_bytes": load.make().size, "disk_bytes": bytes_below(folder)}
 
 
 def prepare(name: str, load: Load, folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ class Load:
         size = str(self.edges) if self.edges else f"{self.nodes}x{self.dims}"
         return f"{self.question}-{size}{'-meta' if self.meta else ''}"
 
+    @cache  # noqa: B019 - a process plays one load
     def make(self) -> Any:
-        """The seeded data of this size."""
+        """The seeded data of this size, the same object each time."""
         if self.edges:
             return data.make_edges(self.edges, self.nodes)
         return data.make_nodes(self.nodes, self.dims, meta=self.meta)

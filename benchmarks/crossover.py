@@ -277,7 +277,7 @@ def measure_sharing(folder: str, what: str, mode: str, pause: float | None, coun
     else:
         source = data.make_edges(count, count // 10)
     other = None
-    with ResonanceDB(path) as db:
+    with ResonanceDB(path, dims=dims) as db:
         if what == "edges":
             db.insert_nodes(id=source.ids)
         db.checkpoint()
@@ -326,7 +326,7 @@ def shared(folder: str, rounds: int, small: bool) -> list[dict[str, Any]]:
             rounds,
             {
                 choice: lambda choice=choice, what=what, count=count: alone(
-                    measure_sharing, folder, what, *choice, count, 384
+                    measure_sharing, folder, what, *choice, count, 384 if what == "nodes" else 0
                 )
                 for choice in choices
             },

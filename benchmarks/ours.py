@@ -10,7 +10,6 @@ from contender import Case, Load, check_matrix, contender
 from standard import check_file
 
 from resonance import Edge, Node, ResonanceDB
-from resonance.factory import DatabaseFactory
 
 
 def schema() -> str:
@@ -78,21 +77,16 @@ def nodes_fresh(load: Load, folder: Path) -> Case:
     return check_file(load, folder)
 
 
-@contender("nodes", "ours-rebuilt", "Resonance, fresh file, then put in place")
+@contender("nodes", "ours-rebuilt", "Resonance, rebuild: fresh, checked, in place")
 def nodes_rebuilt(load: Load, folder: Path) -> Case:
     columns = load.make().columns
     live = ResonanceDB(folder / "graph.db", dims=load.dims)
     live.insert_nodes(id=["of the graph that was"])
-    fresh = folder / "fresh.db"
     yield
-    with ResonanceDB(fresh, scratch=True, dims=load.dims) as db:
-        db.insert_nodes(**columns)
-    with DatabaseFactory.connect(fresh, create=False) as source:
-        live.replace_with(source, before=lambda connection: None)
+    with live.rebuild() as fresh:
+        fresh.insert_nodes(**columns)
     yield
     live.close()
-    for file in folder.glob("fresh.db*"):
-        file.unlink()
     return check_file(load, folder)
 
 

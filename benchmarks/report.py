@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bars import lines as bars_as_text
 from board import Record
 from contender import BASELINE
 
@@ -57,7 +58,6 @@ def summary(records: Iterable[Record]) -> list[dict[str, Any]]:
             "edges": load.edges,
             "dims": load.dims,
             "meta": load.meta,
-            "input_bytes": record.input_bytes,
             "rounds": record.rounds,
         }
         if record.error is not None or not record.rounds:
@@ -66,6 +66,7 @@ def summary(records: Iterable[Record]) -> list[dict[str, Any]]:
         seconds = [each["seconds"] for each in record.rounds]
         entry |= {
             "rows": record.rounds[0]["rows"],
+            "input_bytes": record.rounds[0]["input_bytes"],
             "seconds": spread(seconds),
             "cpu_seconds": spread([each["cpu"] for each in record.rounds]),
             "rate": load.rows / statistics.median(seconds),
@@ -175,11 +176,13 @@ def table(run: dict[str, Any]) -> str:
         for name, reason in reasons.items():
             by_reason.setdefault(reason, []).append(name)
         lines += ["", *(f"not in {case}: {', '.join(who)}: {reason}" for reason, who in by_reason.items())]
+    if told := bars_as_text(run):
+        lines += ["", *told]
     return "\n".join(lines)
 
 
 def _title(entry: dict[str, Any]) -> str:
-    size = f"input {entry['input_bytes'] / 1e6:,.0f} MB"
+    size = f"input {entry['input_bytes'] / 1e6:,.0f} MB" if "input_bytes" in entry else "failed"
     if entry["question"] == "edges":
         return (
             f"{entry['edges']:,} edges between {entry['nodes']:,} nodes, foreign keys true at the end; {size}"

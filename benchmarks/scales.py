@@ -5,8 +5,9 @@ from __future__ import annotations
 from contender import Load
 
 # What takes long is asked of few.
-_FEWEST = ("stdlib", "c", "c-best", "ours", "ours-wal", "ours-arrow", "ours-fresh")
-_FEW = (*_FEWEST, "ours-pieces", "stdlib-tuned", "apsw", "duckdb", "lancedb")
+_FEWEST = ("stdlib", "c", "ours", "ours-fresh")
+_FEW = (*_FEWEST, "ours-arrow", "duckdb", "lancedb")
+_OURS = ("ours", "ours-arrow", "c-best")
 
 
 class Planned:
@@ -44,14 +45,8 @@ SCALES: dict[str, list[Planned]] = {
         Planned(_matrix(100_000, 1024), _FEWEST),
     ],
     "large": [
-        Planned(_nodes(30_000)),
-        Planned(_nodes(300_000), _FEW),
         Planned(_nodes(1_000_000), _FEW),
-        Planned(_edges(300_000), _FEW),
-        Planned(_edges(3_000_000), _FEW),
-        Planned(_edges(10_000_000), _FEWEST),
-        Planned(_matrix(30_000)),
-        Planned(_matrix(300_000), _FEW),
+        Planned(_edges(10_000_000), _OURS),
         Planned(_matrix(1_000_000), _FEW),
     ],
 }

@@ -1,5 +1,16 @@
 # What callers hand over -> plain C columns. All Python code of theirs runs here, before SQLite is touched.
 
+cdef extern from * nogil:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define fetch_early(address) __builtin_prefetch(address)
+    #else
+    #define fetch_early(address) ((void)(address))
+    #endif
+    """
+    void fetch_early(const void* address)
+
+
 cdef struct Text:
     const char* data        # NULL for a missing value
     int size
@@ -15,6 +26,9 @@ cdef class Column:
     cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
         """Bind the value of `row` without a copy: it must outlive the step. SQLite's result code."""
         return SQLITE_MISUSE
+
+    cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
+        """Ask memory for what says where the value of `far` is, and for the value of `near`."""
 
 
 @cython.final
@@ -33,6 +47,13 @@ cdef class TextColumn(Column):
             return sqlite3_bind_null(stmt, index)
         return sqlite3_bind_text(stmt, index, text.data, text.size, SQLITE_STATIC)
 
+    cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
+        cdef const Text* text = self.values + near * self.stride
+        fetch_early(self.values + far * self.stride)
+        if text.size:
+            fetch_early(text.data)
+            fetch_early(text.data + text.size - 1)
+
 
 @cython.final
 cdef class RealColumn(Column):
@@ -40,6 +61,11 @@ cdef class RealColumn(Column):
 
     cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
         return sqlite3_bind_double(stmt, index, self.values[row * self.stride])
+
+
+cdef enum:
+    LINE = 64               # bytes that memory sends at once
+    MOST_TOUCHED = 2048     # beyond this the processor sees by itself where reading goes
 
 
 @cython.final
@@ -89,6 +115,17 @@ cdef class VectorColumn(Column):
                 self.unit[i] = <float> (vector[i] / length)
             vector = self.unit
         return sqlite3_bind_blob(stmt, index, vector, <int> (self.width * sizeof(float)), SQLITE_STATIC)
+
+    cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
+        cdef const char* vector = <const char*> self.rows[near]
+        cdef Py_ssize_t i = 0, size = self.width * sizeof(float)
+        size = size if size < MOST_TOUCHED else MOST_TOUCHED
+        fetch_early(self.rows + far)
+        fetch_early(self.norms + far)
+        if vector != NULL:
+            while i < size:
+                fetch_early(vector + i)
+                i += LINE
 
 
 cdef double norm(const float* vector, Py_ssize_t width) noexcept nogil:

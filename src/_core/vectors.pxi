@@ -55,7 +55,7 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
     """Run a query of (id, embedding) and copy each vector into the next row of ``out``.
 
     Args:
-        sql: its rows must not outnumber those of ``out``.
+        sql: its rows must not outnumber those of ``out``; rows without a vector are left out.
         out: (capacity, width) float32, filled from row 0 on.
 
     Returns:
@@ -87,6 +87,9 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
                     size = sqlite3_column_bytes(stmt, 0)
                     blob = sqlite3_column_blob(stmt, 1)
                     blob_size = sqlite3_column_bytes(stmt, 1)
+                    if blob == NULL and sqlite3_column_type(stmt, 1) == SQLITE_NULL:
+                        rc = sqlite3_step(stmt)
+                        continue
                     if blob_size != wanted or blob == NULL or name == NULL:
                         failed = 1
                         break

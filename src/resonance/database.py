@@ -649,6 +649,7 @@ class ResonanceDB:
         with workshop(Path(self._session.path)) as folder:
             path = folder / "fresh.db"
             with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
+                fresh._session.lasts = False
                 yield fresh
                 with fresh.snapshot() as connection:
                     require_sound(connection)

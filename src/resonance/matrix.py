@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,12 @@ ROWS_PER_READER = 8192
 
 READERS = min(4, os.cpu_count() or 1)
 
+ROWS_AT_ONCE = 8192
+"""Rows that a reader takes at a time: a processor that others use as well then holds up nobody."""
+
+SCAN_CACHE_KIB = 256
+"""Of each reader's page cache, while there are several."""
+
 
 def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
     """One matrix of one moment, read by several connections over ranges of rowids where that pays."""
@@ -25,7 +32,8 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
     with session.snapshots(READERS) as connections:
         first = connections[0]
         width = spaces.width(first)
-        bounds = first.execute("SELECT min(rowid), max(rowid) FROM nodes")[0]
+        # Two questions: SQLite answers each from an end of the tree, but both together by reading all of it.
+        bounds = [first.execute(f"SELECT {end}(rowid) FROM nodes")[0][0] for end in ("min", "max")]
         if width < 0 or bounds[0] is None:
             return EmbeddingMatrix([], np.empty((0, max(width, 0)), dtype=np.float32))
         low, high = int(bounds[0]), int(bounds[1]) + 1
@@ -39,18 +47,46 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
             return EmbeddingMatrix(names.to_list(), out)
         out = np.empty((span, width), dtype=np.float32)
         readers = max(1, min(len(connections), span // ROWS_PER_READER))
-        cuts = [span * number // readers for number in range(readers + 1)]
-
-        def read(number: int) -> _core.Names:
-            start, stop = cuts[number], cuts[number + 1]
-            return _read_range(connections[number], low + start, low + stop, out[start:stop])
-
         if readers == 1:
-            parts = [read(0)]
-        else:
-            with ThreadPoolExecutor(readers) as pool:
-                parts = list(pool.map(read, range(readers)))
-    return _joined(parts, cuts, out)
+            names = _read_range(first, low, high, out)
+            return EmbeddingMatrix(names.to_list(), out[: len(names)])
+        return _read_side_by_side(connections[:readers], low, out)
+
+
+def _read_side_by_side(connections: list[_core.Connection], low: int, out: FloatArray) -> EmbeddingMatrix:
+    """Rowids from ``low`` on, as many as ``out`` has room for, piece by piece by whoever is free."""
+    idle = list(connections)
+    starts = range(0, len(out), ROWS_AT_ONCE)
+    ids: list[str] = []
+
+    def read(start: int) -> _core.Names:
+        connection = idle.pop()
+        try:
+            piece = out[start : start + ROWS_AT_ONCE]
+            return _read_range(connection, low + start, low + start + len(piece), piece)
+        finally:
+            idle.append(connection)
+
+    with _small_caches(connections), ThreadPoolExecutor(len(connections)) as pool:
+        for start, names in zip(starts, pool.map(read, starts), strict=True):
+            # Close the gap that nodes without a vector left at the end of a piece.
+            if start != len(ids):
+                out[len(ids) : len(ids) + len(names)] = out[start : start + len(names)]
+            ids += names.to_list()
+    return EmbeddingMatrix(ids, out[: len(ids)])
+
+
+@contextlib.contextmanager
+def _small_caches(connections: list[_core.Connection]) -> Iterator[None]:
+    """Each page is read once: in a cache that the processor's holds, it is copied from there."""
+    sizes = [connection.execute("PRAGMA cache_size")[0][0] for connection in connections]
+    for connection in connections:
+        connection.execute(f"PRAGMA cache_size = -{SCAN_CACHE_KIB}")
+    try:
+        yield
+    finally:
+        for connection, size in zip(connections, sizes, strict=True):
+            connection.execute(f"PRAGMA cache_size = {size}")
 
 
 def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
@@ -77,7 +113,7 @@ def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
 def _read_range(connection: _core.Connection, start: int, stop: int, out: FloatArray) -> _core.Names:
     return _core.read_vectors(
         connection,
-        "SELECT id, embedding FROM nodes WHERE rowid >= ? AND rowid < ? AND embedding IS NOT NULL",
+        "SELECT id, embedding FROM nodes WHERE rowid >= ? AND rowid < ?",
         (start, stop),
         out,
     )
@@ -87,13 +123,3 @@ def _rows_at_most(connection: _core.Connection) -> int:
     """A bound on the number of nodes that costs nothing: rows are not smaller than this."""
     pages, size = (connection.execute(f"PRAGMA {name}")[0][0] for name in ("page_count", "page_size"))
     return int(pages * size) // (4 * max(spaces.width(connection), 1))
-
-
-def _joined(parts: list[_core.Names], cuts: list[int], out: FloatArray) -> EmbeddingMatrix:
-    """Close the gaps that nodes without a vector left at the end of each part."""
-    ids: list[str] = []
-    for names, start in zip(parts, cuts, strict=False):
-        if start != len(ids):
-            out[len(ids) : len(ids) + len(names)] = out[start : start + len(names)]
-        ids += names.to_list()
-    return EmbeddingMatrix(ids, out[: len(ids)])

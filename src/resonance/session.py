@@ -55,6 +55,7 @@ class Session:
 
     Attributes:
         migration_backup: path of the backup that opening the file made, or None.
+        lasts: whether the file of a scratch database is synced at the end.
         waits, holds: seconds that the last write transactions waited for and kept the write lock.
     """
 
@@ -87,6 +88,7 @@ class Session:
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
+        self.lasts = True
         self.migration_backup: str | None = None
         if scratch:
             self._writer = connect_scratch(self.path, page_size)
@@ -338,9 +340,17 @@ class Session:
         """Copy ``source`` over this database in one step; see ``ResonanceDB.replace_with``."""
         with self.exclusively() as writer:
             before(writer)
-            source.backup_to(writer)
-        with self._after_commit():
-            self.checkpoint(truncate=True)
+            # Alone, as a load: each page is then written once.
+            left_wal = self._leave_wal()
+            try:
+                source.backup_to(writer)
+            finally:
+                if left_wal:
+                    with self._after_commit():
+                        self._return_to_wal()
+        if not left_wal:
+            with self._after_commit():
+                self.checkpoint(truncate=True)
 
     def _take_turn(self) -> None:
         """Become the only writer. Two locks in a row: who comes back at once queues behind who waits."""
@@ -503,7 +513,7 @@ class Session:
             finally:
                 self._writer.close()
                 self._gate.close()
-            if self._single and self.path != ":memory:":
+            if self._single and self.path != ":memory:" and self.lasts:
                 sync(Path(self.path))
 
     def _optimize(self) -> None:
