@@ -64,6 +64,7 @@ CREATE TABLE links (
     state TEXT NOT NULL CHECK (state IN ('resolved', 'unresolved', 'ambiguous', 'external')),
     target TEXT REFERENCES nodes (id),
     candidates TEXT,
+    mark TEXT,
     CHECK ((state = 'resolved') = (target IS NOT NULL))
 ) STRICT;
 

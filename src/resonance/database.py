@@ -167,19 +167,30 @@ class ResonanceDB:
         found = self.query("SELECT hash FROM nodes WHERE id = ?", (id,))
         return found[0][0] if found else None
 
-    def get_edges(self, id: str, *, direction: str = "out", type: str | None = None) -> list[Edge]:
+    def get_edges(
+        self, id: str, *, direction: str = "out", type: str | None = None, max_degree: int | None = None
+    ) -> list[Edge]:
         """Edges of a node: ``"out"`` of it, ``"in"`` to it, or ``"both"``; sorted.
 
+        Args:
+            max_degree: leave out edges whose other end has more edges than that, in and out: the hubs
+                that everything is near to. They stay in the database.
+
         Raises:
-            InputError: another direction.
+            InputError: another direction, or a negative degree.
         """
-        sides = {"out": ("source",), "in": ("target",), "both": ("source", "target")}
-        if direction not in sides:
+        sides = {"out": ("source", "target"), "in": ("target", "source")}
+        if direction not in (*sides, "both"):
             raise InputError(f"direction {direction!r}; give 'out', 'in' or 'both'")
-        select = f"SELECT {', '.join(rows.EDGE_COLUMNS)} FROM edges WHERE"
-        kind = "" if type is None else " AND type = :type"
-        parts = [f"{select} {side} = :id{kind}" for side in sides[direction]]
-        found = self.query(" UNION ".join(parts) + " ORDER BY 1, 2, 3", {"id": id, "type": type})
+        if max_degree is not None and max_degree < 0:
+            raise InputError(f"max_degree={max_degree}; give 0 or more")
+        parts = []
+        for here, there in sides.values() if direction == "both" else (sides[direction],):
+            part = f"SELECT {', '.join(rows.EDGE_COLUMNS)} FROM edges AS e WHERE {here} = :id"
+            part += "" if type is None else " AND type = :type"
+            parts.append(part + ("" if max_degree is None else f" AND {rows.degree(there)} <= :most"))
+        given = {"id": id, "type": type, "most": max_degree}
+        found = self.query(" UNION ".join(parts) + " ORDER BY 1, 2, 3", given)
         return [Edge(*row) for row in found]
 
     def get_lexicon(self) -> list[dict[str, Any]]:
@@ -218,7 +229,8 @@ class ResonanceDB:
         with self._session.writing() as writer:
             History(writer).nodes_deleted(chosen)
             writer.execute(
-                f"UPDATE links SET state = 'unresolved', target = NULL WHERE target IN ({doomed})",
+                "UPDATE links SET state = 'unresolved', target = NULL, mark = NULL "
+                f"WHERE target IN ({doomed})",
                 (chosen,),
             )
             for table, column in (
@@ -507,11 +519,26 @@ class ResonanceDB:
         state: LinkState | None = None,
     ) -> list[Link]:
         """Rows of the link ledger, in the order of note and place."""
-        conditions = {"source": source, "target": target, "state": state}
+        return self._links({"source": source, "target": target, "state": state})
+
+    def backlinks(self, id: str) -> list[Link]:
+        """The links that other nodes have to this one."""
+        return self._links({"target": id}, "l.source <> l.target")
+
+    def unresolved(self) -> list[Link]:
+        """The links that no note answers."""
+        return self._links({"state": "unresolved"})
+
+    def ambiguous(self) -> list[Link]:
+        """The links that several notes would answer, which are their ``candidates``."""
+        return self._links({"state": "ambiguous"})
+
+    def _links(self, conditions: Mapping[str, str | None], *more: str) -> list[Link]:
         given = {name: value for name, value in conditions.items() if value is not None}
-        where = " AND ".join(f"{name} = :{name}" for name in given) or "1"
+        where = " AND ".join((*(f"l.{name} = :{name}" for name in given), *more)) or "1"
         found = self.query(
-            f"SELECT {rows.LINK_COLUMNS} FROM links WHERE {where} ORDER BY source, span_start, id",
+            f"SELECT {rows.LINK_COLUMNS} FROM {rows.LINK_TABLES} WHERE {where} "
+            "ORDER BY l.source, l.span_start, l.id",
             given,
         )
         return [rows.link_from_row(row) for row in found]

@@ -18,6 +18,7 @@ JSONObject = Mapping[str, Any]
 ContentState = Literal["fresh", "changed", "moved", "missing", "unreadable"]
 ContentPolicy = Literal["flag", "raise", "refresh", "drop"]
 LinkState = Literal["resolved", "unresolved", "ambiguous", "external"]
+LinkMark = Literal["case", "missing", "outside", "page", "backslash"]
 
 
 @dataclass(slots=True)
@@ -60,10 +61,15 @@ class Edge(NamedTuple):
 class Link(NamedTuple):
     """One occurrence of a link in the vault: a row of the link ledger.
 
-    ``source`` is the id of the note that holds it; ``start`` and ``end`` are byte offsets in its file
-    (None where the link came from elsewhere); ``raw`` is the text as written, ``name`` what it asks
-    for; ``target`` is a node id when ``state`` is ``resolved``; ``candidates`` are node ids when it is
-    ``ambiguous``; ``type`` is the type of the edge it makes when it resolves.
+    ``source`` is the id of the note that holds it and ``path`` its file; ``start`` and ``end`` are byte
+    offsets in that file (all None where the link came from elsewhere); ``raw`` is the text as written,
+    ``name`` what it asks for, ``fragment`` the heading path or ``^block`` behind its ``#``; ``target``
+    is a node id when ``state`` is ``resolved``; ``candidates`` are node ids when it is ``ambiguous``, the
+    nearest first; ``type`` is the type of the edge it makes when it resolves.
+
+    ``mark`` is what else there is to know: ``case`` (it fits only if the case of letters is ignored),
+    ``missing`` (a file that is no note, and not there), ``outside`` (a path out of the vault's root),
+    ``page`` (a page of Logseq without a file), ``backslash`` (with ``/`` for ``\\`` it would fit).
     """
 
     source: str
@@ -76,6 +82,14 @@ class Link(NamedTuple):
     type: str = "CITES"
     start: int | None = None
     end: int | None = None
+    fragment: str | None = None
+    path: str | None = None
+    mark: LinkMark | None = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it leads nowhere, to a file that is not there, or to several notes."""
+        return self.state in ("unresolved", "ambiguous") or self.mark == "missing"
 
 
 class Hit(NamedTuple):

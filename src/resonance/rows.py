@@ -33,9 +33,21 @@ NODE_COLUMNS = (
     "summary",
 )
 EDGE_COLUMNS = ("source", "target", "type", "confidence", "veracity", "context_source")
-LINK_COLUMNS = "source, kind, raw, name, state, target, candidates, type, span_start, span_end"
+LINK_COLUMNS = (
+    "l.source, l.kind, l.raw, l.name, l.state, l.target, l.candidates, l.type, l.span_start, l.span_end, "
+    "l.fragment, files.path, l.mark"
+)
+LINK_TABLES = "links AS l LEFT JOIN files ON files.node = l.source"
 
 Row = tuple[Any, ...]
+
+
+def degree(end: str) -> str:
+    """SQL for the number of edges of the node at an end of the edge ``e``; stops counting at ``:most``."""
+    return (
+        "(SELECT count(*) FROM (SELECT 1 FROM edges AS o WHERE o.source = e."
+        f"{end} UNION ALL SELECT 1 FROM edges AS i WHERE i.target = e.{end} LIMIT :most + 1))"
+    )
 
 
 def node_from_row(row: Sequence[Any], columns: Sequence[str] = NODE_COLUMNS) -> Node:
@@ -86,19 +98,8 @@ def json_to_text(value: object, row: int) -> str | None:
 
 
 def link_from_row(row: Sequence[Any]) -> Link:
-    source, kind, raw, name, state, target, candidates, type_, start, end = row
-    return Link(
-        source=source,
-        kind=kind,
-        raw=raw,
-        name=name,
-        state=state,
-        target=target,
-        candidates=tuple(json.loads(candidates)) if candidates else (),
-        type=type_,
-        start=start,
-        end=end,
-    )
+    link = Link(*row)
+    return link._replace(candidates=tuple(json.loads(row[6])) if row[6] else ())
 
 
 def history_from_row(row: Sequence[Any]) -> HistoryEntry:

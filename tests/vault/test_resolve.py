@@ -12,6 +12,7 @@ from resonance.vault.ids import assign_ids
 from resonance.vault.links import RawLink
 from resonance.vault.note import parse_note
 from resonance.vault.resolve import Resolution, Resolver
+from resonance.vault.scan import Territory
 
 PATHS = [
     "index.md",
@@ -96,7 +97,7 @@ def resolve(text: str, source: str = "index.md", resolver: Resolver | None = Non
 def test_resolved(text: str, source: str, target: str) -> None:
     paths = [*PATHS, source] if source not in PATHS else None
     resolver = make() if paths is None else Resolver(assign_ids(paths), ALIASES, ATTACHMENTS)
-    assert resolve(text, source, resolver) == Resolution("resolved", target)
+    assert resolve(text, source, resolver)[:3] == ("resolved", target, ())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_resolved(text: str, source: str, target: str) -> None:
     ],
 )
 def test_ambiguous_stays_ambiguous_nearest_first(text: str, source: str, candidates: tuple[str, ...]) -> None:
-    assert resolve(text, source) == Resolution("ambiguous", None, candidates)
+    assert resolve(text, source)[:3] == ("ambiguous", None, candidates)
 
 
 def test_the_exact_path_decides_among_equal_names() -> None:
@@ -145,7 +146,7 @@ def test_the_exact_case_of_a_path_decides() -> None:
     ],
 )
 def test_unresolved(text: str, source: str) -> None:
-    assert resolve(text, source) == Resolution("unresolved")
+    assert resolve(text, source)[:3] == ("unresolved", None, ())
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,65 @@ def test_unresolved(text: str, source: str) -> None:
     ],
 )
 def test_external(text: str, source: str) -> None:
-    assert resolve(text, source) == Resolution("external")
+    assert resolve(text, source)[:3] == ("external", None, ())
+
+
+HERE = Territory((".",), frozenset())
+SOME = Territory(("notes", "other"), frozenset({"other/left", "other/cut.png"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "territory", "state", "mark"),
+    [
+        # what fits to the letter has no mark
+        ("[[Unique]]", "index.md", HERE, "resolved", None),
+        ("[[notes/Unique.md]]", "index.md", HERE, "resolved", None),
+        ("[[Unique.MD]]", "index.md", HERE, "resolved", None),
+        ("[[The One]]", "index.md", HERE, "resolved", None),
+        ("[x](../notes/Unique.md)", "other/x.md", HERE, "resolved", None),
+        # only the case differs
+        ("[[unique]]", "index.md", HERE, "resolved", "case"),
+        ("[[NOTES/Unique]]", "index.md", HERE, "resolved", "case"),
+        ("[[the one]]", "index.md", HERE, "resolved", "case"),
+        ("[x](../Notes/Unique.md)", "other/x.md", HERE, "resolved", "case"),
+        ("[x](UNIQUE.md)", "other/x.md", HERE, "resolved", "case"),
+        ("[[SAME]]", "index.md", HERE, "ambiguous", "case"),
+        ("![[CAT.png]]", "index.md", HERE, "external", "case"),
+        ("![x](../Pictures/cat.PNG)", "notes/x.md", HERE, "external", "case"),
+        # files that are no notes are looked for where all of them are known
+        ("![[cat.png]]", "index.md", HERE, "external", None),
+        ("![[pictures/cat.png]]", "index.md", HERE, "external", None),
+        ("![x](cat.png)", "index.md", HERE, "external", None),
+        ("![[dog.png|100]]", "index.md", HERE, "external", "missing"),
+        ("![[dog.png]]", "index.md", SOME, "external", None),
+        ("![[other/cat.png]]", "index.md", HERE, "external", "missing"),
+        ("![x](pictures/dog.png)", "index.md", HERE, "external", "missing"),
+        ("![x](pictures/dog.png)", "index.md", None, "external", None),
+        ("![x](../notes/dog.png)", "other/x.md", SOME, "external", "missing"),
+        ("![x](../pictures/dog.png)", "other/x.md", SOME, "external", None),
+        ("![x](left/a/dog.png)", "other/x.md", SOME, "external", None),
+        ("![x](cut.png)", "other/x.md", SOME, "external", None),
+        ("![x](.hidden/dog.png)", "index.md", HERE, "external", None),
+        ("[x](/site/dog.png)", "index.md", HERE, "external", None),
+        # out of the root
+        ("[x](../../outside.md)", "notes/same.md", HERE, "external", "outside"),
+        ("[[../../outside]]", "notes/same.md", HERE, "external", "outside"),
+        # as Windows writes paths
+        ("[x](notes\\Unique.md)", "index.md", HERE, "unresolved", "backslash"),
+        ("[[notes\\Unique]]", "index.md", HERE, "unresolved", "backslash"),
+        ("[[notes\\Nothing]]", "index.md", HERE, "unresolved", None),
+    ],
+)
+def test_marks(text: str, source: str, territory: Territory | None, state: str, mark: str | None) -> None:
+    resolver = Resolver(assign_ids(PATHS), ALIASES, ATTACHMENTS, territory=territory)
+    found = resolve(text, source, resolver)
+    assert (found.state, found.mark) == (state, mark)
+
+
+def test_names_that_differ_only_in_case_are_ambiguous_as_in_obsidian() -> None:
+    resolver = Resolver(assign_ids(["a/Note.md", "b/note.md", "c/x.md"]))
+    assert resolve("[[Note]]", "c/x.md", resolver)[::3] == ("ambiguous", None)
+    assert resolve("[[NOTE]]", "c/x.md", resolver)[::3] == ("ambiguous", "case")
 
 
 def test_a_malformed_note_is_nobodys_target() -> None:

@@ -1,6 +1,7 @@
 """The links and tags in the markdown of one note, each with its place.
 
-Code, mathematics and comments (HTML's and Obsidian's ``%% %%``) are never searched for any.
+Code, mathematics and comments (HTML's and Obsidian's ``%% %%``) are never searched for any, but for
+the one comment that is meant to be: Amalfa's ``<!-- tags: [RELATION: name] -->``.
 """
 
 from __future__ import annotations
@@ -13,19 +14,33 @@ from typing import Any, NamedTuple
 import pyromark
 
 from resonance.errors import ContentError
-from resonance.vault.links import Places, RawLink, markdown_link, tag_link, wikilink
+from resonance.vault.dialect import Dialect, edge_type
+from resonance.vault.links import (
+    CITES,
+    TAGGED_AS,
+    Places,
+    RawLink,
+    markdown_link,
+    relation_link,
+    tag_link,
+    wikilink,
+)
+from resonance.vault.logseq import BLOCK_OWN_ID, BLOCK_REFERENCE, PAGE_IN_BRACKETS
 
-_OPTIONS = (
-    pyromark.Options.ENABLE_WIKILINKS
-    | pyromark.Options.ENABLE_MATH
-    | pyromark.Options.ENABLE_TABLES
+_PLAIN_OPTIONS = (
+    pyromark.Options.ENABLE_TABLES
     | pyromark.Options.ENABLE_FOOTNOTES
     | pyromark.Options.ENABLE_TASKLISTS
     | pyromark.Options.ENABLE_STRIKETHROUGH
 )
+_OPTIONS = _PLAIN_OPTIONS | pyromark.Options.ENABLE_WIKILINKS | pyromark.Options.ENABLE_MATH
 _LINK_WITHOUT_NAME = re.compile(r"!?\[\[\|[^\[\]\r\n]*\]\]")
 _NOT_IN_TAG = r"\s!-,.:-@\[-^`{-~\u2000-\u206f\u2e00-\u2e7f"
 _TAG = re.compile(rf"#(?<!\S#)(?!/)(?=\d*[^\d{_NOT_IN_TAG}])[^{_NOT_IN_TAG}]+")
+_AMALFA_TAG = re.compile(r"\[tag:([^\[\]\r\n]+)\]", re.IGNORECASE)
+_AMALFA_TAGS = re.compile(r"<!--[ \t]{0,9}tags:", re.IGNORECASE)
+_AMALFA_RELATION = re.compile(r"\[([\w-]+):(?:([^\[\]\r\n]+)|[ \t]{0,9}\[\[([^\[\]\r\n]+)\]\])\]")
+_AMALFA_QUALITY = "QUALITY"
 _LONE_CR = re.compile(r"\r(?!\n)")
 
 
@@ -40,16 +55,20 @@ class Heading(NamedTuple):
 class Body:
     """The markdown behind the frontmatter: one pass over the parser's events."""
 
-    def __init__(self, path: str, data: bytes, body: str, offset: int) -> None:
+    def __init__(self, path: str, data: bytes, body: str, offset: int, dialect: Dialect = "obsidian") -> None:
         self.path = path
         self.data = data
         self.body = body
         self.offset = offset
+        self.dialect = dialect
+        self.block_ids: list[str] = []
         self.links: list[RawLink] = []
         self.title = ""
         self.headings: list[Heading] = []
         self.blocks: list[int] = []
         self.runs: list[tuple[int, int]] = []
+        self.html: list[tuple[int, int]] = []
+        self.code: list[tuple[int, int]] = []
 
     def read(self) -> None:
         """Find the links; ``title``, the text of the first heading of level 1; and where blocks begin.
@@ -57,22 +76,32 @@ class Body:
         ``blocks`` are the places of all blocks that no other one encloses, ``headings`` those of the
         headings among them, without those in comments.
         """
-        has_comments = "%%" in self.body
-        has_empty = "[[|" in self.body
-        has_tags = _TAG.search(self.body) is not None
+        marks_up = self.dialect != "markdown"
+        has_comments = marks_up and "%%" in self.body
+        # What the parser takes for mere text is kept and searched only if there may be something in it.
+        searched = (
+            (marks_up and ("[[|" in self.body or _TAG.search(self.body) is not None))
+            or _AMALFA_TAG.search(self.body) is not None
+            or (self.dialect == "logseq" and ("((" in self.body or "id::" in self.body))
+        )
         try:
-            self._events(has_comments or has_empty or has_tags)
+            self._events(has_comments or searched)
         except BaseException as error:
             # A panic of the parser is no Exception, and one note must not end the run.
             if type(error).__name__ != "PanicException":
                 raise
             raise ContentError(self.path, f"the markdown parser failed ({error})") from error
         comments = self._comments() if has_comments else []
-        if has_tags or has_empty:
-            self._search_runs()
+        if searched:
+            self._search_runs(marks_up)
+        self._search_html()
         if comments:
             self.links = [link for link in self.links if not _within(link.start, comments)]
             self.headings = [head for head in self.headings if not _within(head.start, comments)]
+
+    def in_code(self, offset: int) -> bool:
+        """Whether a byte of the file lies in a block of code."""
+        return _within(offset, self.code)
 
     def _events(self, keep_runs: bool) -> None:
         in_link = in_code = in_heading = 0
@@ -81,7 +110,8 @@ class Body:
         outermost = 0  # the end of the last block that no other one encloses
         # The parser does not end every construct at a lone CR; a LF in its place keeps all offsets.
         text = _LONE_CR.sub("\n", self.body) if "\r" in self.body else self.body
-        events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=_OPTIONS)
+        options = _PLAIN_OPTIONS if self.dialect == "markdown" else _OPTIONS
+        events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=options)
         for event, span in events:
             if isinstance(event, str):
                 if in_heading:
@@ -110,6 +140,7 @@ class Body:
                     self._link(tag == "Image", detail, span["start"], span["end"])
                 elif tag == "CodeBlock":
                     in_code += 1
+                    self.code.append((self.offset + span["start"], self.offset + span["end"]))
                 elif tag == "Heading":
                     in_heading = 1
                     heading.clear()
@@ -123,6 +154,11 @@ class Body:
                     self._heading(value["Heading"], heading, self.offset + span["start"])
             elif name == "Code" and in_heading:
                 heading.append(value)
+            elif name == "Html" or name == "InlineHtml":
+                start, end = span["start"], span["end"]
+                if self.html and self.html[-1][1] == start:
+                    start = self.html.pop()[0]
+                self.html.append((start, end))
 
     def _heading(self, name: str, parts: list[str], start: int) -> None:
         text = " ".join("".join(parts).split())
@@ -138,12 +174,30 @@ class Body:
         raw = self.data[start:end].decode()
         if isinstance(detail["link_type"], dict):
             if "\n" not in raw and "\r" not in raw:
-                self.links.append(wikilink("embed" if image else "wikilink", raw, start, end))
+                self._wikilink("embed" if image else "wikilink", raw, start, end)
             return
         url = detail["dest_url"]
+        if self.dialect == "logseq":
+            if match := BLOCK_REFERENCE.fullmatch(url):
+                self._block(raw, match.group(1), start, end)
+                return
+            if match := PAGE_IN_BRACKETS.fullmatch(url):
+                link = wikilink("embed" if image else "wikilink", match.group(), start, end)
+                self.links.append(link._replace(raw=raw))
+                return
         if detail["link_type"] == "Email":
             url = f"mailto:{url}"
         self.links.append(markdown_link("image" if image else "link", raw, url, start, end))
+
+    def _wikilink(self, kind: str, raw: str, start: int, end: int) -> None:
+        link = wikilink(kind, raw, start, end, label_first=self.dialect == "dendron")
+        if self.dialect == "logseq" and self.data[start - 1 : start] == b"#" and start > self.offset:
+            raw = f"#{raw}"
+            link = RawLink("tag", TAGGED_AS, raw, link.name, None, start - 1, end)
+        self.links.append(link)
+
+    def _block(self, raw: str, name: str, start: int, end: int) -> None:
+        self.links.append(RawLink("block", CITES, raw, name.lower(), None, start, end))
 
     def _comments(self) -> list[tuple[int, int]]:
         """Byte ranges of ``%% comments %%``. One that never ends is text, lest it hide the rest."""
@@ -153,13 +207,13 @@ class Body:
             marks += [self.offset + start + m.start() for m in re.finditer(rb"%%", run)]
         return list(zip(marks[::2], marks[1::2], strict=False))
 
-    def _search_runs(self) -> None:
-        """Find what the parser sees as mere text: tags, and wikilinks without a name."""
+    def _search_runs(self, marks_up: bool) -> None:
+        """Find what the parser sees as mere text: tags, wikilinks without a name, references to blocks."""
         for start, end in self.runs:
             start, end = self.offset + start, self.offset + end
             run = self.data[start:end].decode()
             place = Places(run, start)
-            if "#" in run:
+            if "#" in run and marks_up:
                 glued = start > self.offset and self.data[start - 1] not in b" \t\r\n"
                 for match in _TAG.finditer(run):
                     if match.start() == 0 and glued:
@@ -167,12 +221,40 @@ class Body:
                     raw = match.group().rstrip("/")
                     at, end = place(match.start()), place(match.start() + len(raw))
                     self.links.append(tag_link(raw, at, end))
-            if "[[|" in run:
+            if "[[|" in run and marks_up:
                 for match in _LINK_WITHOUT_NAME.finditer(run):
                     raw = match.group()
                     kind = "embed" if raw.startswith("!") else "wikilink"
+                    self._wikilink(kind, raw, place(match.start()), place(match.end()))
+            if "[" in run:
+                for match in _AMALFA_TAG.finditer(run):
                     at, end = place(match.start()), place(match.end())
-                    self.links.append(wikilink(kind, raw, at, end))
+                    if name := match.group(1).strip().lstrip("#"):
+                        self.links.append(relation_link(TAGGED_AS, match.group(), name, at, end))
+            if self.dialect == "logseq":
+                if own := BLOCK_OWN_ID.fullmatch(run):
+                    self.block_ids.append(own.group(1).lower())
+                for match in BLOCK_REFERENCE.finditer(run):
+                    self._block(match.group(), match.group(1), place(match.start()), place(match.end()))
+
+    def _search_html(self) -> None:
+        """Find the relations in Amalfa's comments."""
+        for start, end in self.html:
+            block = self.data[self.offset + start : self.offset + end]
+            if b"tags:" not in block.lower():
+                continue
+            text = block.decode()
+            place = Places(text, self.offset + start)
+            opening = _AMALFA_TAGS.search(text)
+            while opening and (closing := text.find("-->", opening.end())) >= 0:
+                for match in _AMALFA_RELATION.finditer(text, opening.end(), closing):
+                    key, *names = match.groups()
+                    type_ = TAGGED_AS if key.lower() == "tag" else edge_type(key)
+                    name = next(filter(None, names)).strip()
+                    if name and type_ not in ("", _AMALFA_QUALITY):
+                        at, end = place(match.start()), place(match.end())
+                        self.links.append(relation_link(type_, match.group(), name, at, end))
+                opening = _AMALFA_TAGS.search(text, closing)
 
 
 def _within(offset: int, ranges: list[tuple[int, int]]) -> bool:

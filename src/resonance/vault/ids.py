@@ -96,6 +96,11 @@ def tag_id(tag: str) -> str:
     return "#" + normalise_tag(tag)
 
 
+def page_id(name: str) -> str:
+    """The id of a page that has a name but no file. It starts with ``[[``, which no file's id does."""
+    return f"[[{normalise_tag(name)}]]"
+
+
 def _dashed(text: str) -> str:
     if text.isascii():
         return _OUTSIDE_ASCII_SLUG.sub("-", text).strip("-")

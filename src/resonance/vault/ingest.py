@@ -22,7 +22,7 @@ from resonance.vault.pace import Pace
 from resonance.vault.report import IngestReport
 from resonance.vault.resolve import Resolver
 from resonance.vault.root import Root
-from resonance.vault.scan import FoundFile, Scan, scan
+from resonance.vault.scan import FoundFile, Scan, scan, territory
 from resonance.vault.settings import VaultSettings
 from resonance.vault.store import ReadNote, Store
 from resonance.vault.vectors import Vectors
@@ -101,7 +101,8 @@ class _Run:
         self.pace = self.store.pace
         self.before = self.store.properties()
         self.known = self.store.known_files()
-        self.other_rules = self.before.get("vault.rules") != str(RULES)
+        self.rules = ledger.digest([RULES, *settings.reading.signature()])
+        self.other_rules = self.before.get("vault.rules") != self.rules
         self.found = Scan()
         self.gone: list[str] = []
         self.ids: dict[str, str] = {}
@@ -217,7 +218,11 @@ class _Run:
             self.unchanged += 1
             touched.append((file.size, mtime_ns, file.inode, file.path))
         else:
-            read.append(ReadNote(file, parse_note(file.path, data), self.ids[file.path], mtime_ns))
+            read.append(
+                ReadNote(
+                    file, parse_note(file.path, data, self.settings.reading), self.ids[file.path], mtime_ns
+                )
+            )
 
     def fill_vectors(self) -> None:
         """Embed the notes that have no vector though they have not changed: the model is new."""
@@ -230,7 +235,7 @@ class _Run:
                 try:
                     data, _ = self.root.read(file.disk_path)
                     if file_hash(data) == self.known[file.path].hash:
-                        notes.append(parse_note(file.path, data))
+                        notes.append(parse_note(file.path, data, self.settings.reading))
                 except ContentError:
                     continue  # it changed since the scan; the next ingest reports it
             vectors = self.vectors.of(notes)
@@ -242,10 +247,11 @@ class _Run:
 
     def link(self) -> None:
         """Write the links of changed notes, and resolve all others again if any name changed."""
+        seen = territory(self.settings, self.found)
         told = {
             "vault.root": os.path.realpath(self.settings.root),
             "vault.told": json.dumps(self.settings.told),
-            "vault.attachments": ledger.digest(sorted(self.found.attachments)),
+            "vault.attachments": ledger.digest(ledger.files_told(self.found.attachments, seen)),
             "vault.vectors": self.vectors.signature(),
         }
         if (
@@ -255,16 +261,16 @@ class _Run:
             and told.items() <= self.before.items()
         ):
             return
-        names = ledger.read_names(self.db, self.found.attachments)
+        names = ledger.read_names(self.db, self.found.attachments, seen, self.settings.reading.dialect)
         signature = names.signature()
         settled = self.before.get("vault.resolved") == signature
         if self.documents or not settled:
-            self._resolve(Resolver(*names), every=not settled)
+            self._resolve(names.resolver(), every=not settled)
         ledger.drop_unused_tags(self.db)
         self.store.set_properties(
             {
                 **told,
-                "vault.rules": str(RULES),
+                "vault.rules": self.rules,
                 "vault.resolved": signature,
             }
         )
@@ -288,6 +294,7 @@ class _Run:
     def report(self) -> IngestReport:
         counts = self.db.query(
             "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM nodes WHERE type = 'tag'), "
+            "(SELECT count(*) FROM nodes WHERE type = 'page' AND layer = 'page'), "
             "(SELECT count(*) FROM edges), (SELECT count(*) FROM nodes WHERE embedding IS NOT NULL)"
         )[0]
         links = dict(self.db.query("SELECT state, count(*) FROM links GROUP BY state ORDER BY state"))
@@ -301,8 +308,9 @@ class _Run:
             complete=self.found.complete,
             nodes=counts[0],
             tags=counts[1],
-            edges=counts[2],
-            vectors=counts[3],
+            pages=counts[2],
+            edges=counts[3],
+            vectors=counts[4],
             links=links,
             skipped=self.found.skipped,
             embedding=self.db.space,

@@ -12,8 +12,10 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resonance.vault.dialect import Dialect
 from resonance.vault.links import RawLink
 from resonance.vault.resolve import Resolution, Resolver
+from resonance.vault.scan import Territory
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
@@ -23,8 +25,11 @@ _FOREIGN_KIND = "edge"
 
 _INSERT = (
     "INSERT INTO links (source, kind, type, raw, name, fragment, span_start, span_end, state, "
-    "target, candidates) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "target, candidates, mark) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+_TARGET = 9
 
 
 class Document(NamedTuple):
@@ -37,15 +42,37 @@ class Document(NamedTuple):
 
 
 class Names(NamedTuple):
-    """All that resolution depends on: path -> node, path -> aliases, and the other files."""
+    """All that resolution depends on; see :class:`Resolver`."""
 
     ids: Mapping[str, str]
     aliases: Mapping[str, tuple[str, ...]]
     attachments: frozenset[str]
+    territory: Territory
+    dialect: Dialect
+    numbers: Mapping[str, str]
+    blocks: Mapping[str, tuple[str, ...]]
 
     def signature(self) -> str:
         """Equal for equal names, so that a ledger resolved with them need not be resolved again."""
-        return digest([sorted(self.ids.items()), sorted(self.aliases.items()), sorted(self.attachments)])
+        told = [sorted(value.items()) for value in (self.ids, self.aliases, self.numbers, self.blocks)]
+        return digest([told, *files_told(self.attachments, self.territory), self.dialect])
+
+    def resolver(self) -> Resolver:
+        """What resolves links by these names."""
+        return Resolver(
+            self.ids,
+            self.aliases,
+            self.attachments,
+            territory=self.territory,
+            dialect=self.dialect,
+            numbers=self.numbers,
+            blocks=self.blocks,
+        )
+
+
+def files_told(attachments: Iterable[str], territory: Territory) -> list[Any]:
+    """What a scan says about files that are no notes, as a JSON value."""
+    return [sorted(attachments), territory.sources, sorted(territory.left_out)]
 
 
 def digest(value: object) -> str:
@@ -53,17 +80,31 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def read_names(db: ResonanceDB, attachments: Iterable[str]) -> Names:
+def read_names(db: ResonanceDB, attachments: Iterable[str], territory: Territory, dialect: Dialect) -> Names:
     """The names that the notes in the database answer to."""
     ids = dict(db.query("SELECT path, node FROM files"))
-    aliases = {
-        path: tuple(str(alias) for alias in json.loads(told))
-        for path, told in db.query(
-            "SELECT f.path, json_extract(n.meta, '$.aliases') FROM files AS f "
-            "JOIN nodes AS n ON n.id = f.node WHERE json_extract(n.meta, '$.aliases[0]') IS NOT NULL"
-        )
-    }
-    return Names(ids, aliases, frozenset(attachments))
+    aliases: dict[str, tuple[str, ...]] = {}
+    numbers: dict[str, str] = {}
+    blocks: dict[str, tuple[str, ...]] = {}
+    for path, called, number, held in db.query(
+        "SELECT f.path, json_extract(n.meta, '$.aliases'), json_extract(n.meta, '$.id'), "
+        "json_extract(n.meta, '$.blocks') FROM files AS f JOIN nodes AS n ON n.id = f.node "
+        "WHERE json_extract(n.meta, '$.aliases[0]') IS NOT NULL "
+        "OR json_extract(n.meta, '$.id') IS NOT NULL OR json_extract(n.meta, '$.blocks[0]') IS NOT NULL"
+    ):
+        if names := _texts(called):
+            aliases[path] = names
+        if number is not None:
+            numbers[path] = str(number)
+        if dialect == "logseq" and (names := _texts(held)):
+            blocks[path] = names
+    return Names(ids, aliases, frozenset(attachments), territory, dialect, numbers, blocks)
+
+
+def _texts(told: Any) -> tuple[str, ...]:
+    """A list that metadata holds, as texts."""
+    value = json.loads(told) if isinstance(told, str) and told.startswith("[") else []
+    return tuple(str(item) for item in value)
 
 
 def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Document]) -> None:
@@ -87,6 +128,7 @@ def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Doc
             )
     nodes = [document.node for document in documents]
     with db.transaction() as connection:
+        _make_targets(db, {row[_TARGET] for row in rows})
         connection.execute(
             "DELETE FROM links WHERE kind <> ? AND source IN (SELECT value FROM json_each(?))",
             (_FOREIGN_KIND, json.dumps(nodes)),
@@ -102,15 +144,15 @@ def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Doc
 def changed_resolutions(
     db: ResonanceDB, resolver: Resolver, written: Container[str]
 ) -> dict[str, list[tuple[str | None, ...]]]:
-    """Rows of the ledger that lead elsewhere now: source -> (state, target, candidates, id).
+    """Rows of the ledger that lead elsewhere now: source -> (state, target, candidates, mark, id).
 
     Documents in ``written`` have just been resolved and are left out.
     """
     changed: defaultdict[str, list[tuple[str | None, ...]]] = defaultdict(list)
     found = db.query(
-        "SELECT l.id, l.source, f.path, l.kind, l.type, l.name, l.state, l.target, l.candidates "
-        "FROM links AS l JOIN files AS f ON f.node = l.source WHERE l.kind NOT IN ('tag', ?)",
-        (_FOREIGN_KIND,),
+        "SELECT l.id, l.source, f.path, l.kind, l.type, l.name, l.state, l.target, l.candidates, l.mark "
+        "FROM links AS l JOIN files AS f ON f.node = l.source WHERE l.kind NOT IN (?, ?)",
+        (_FOREIGN_KIND, "" if resolver.resolves_tags else "tag"),
     )
     for row, source, path, kind, type_, name, *stored in found:
         if source in written:
@@ -125,22 +167,44 @@ def changed_resolutions(
 def write_resolutions(db: ResonanceDB, changed: Mapping[str, Sequence[tuple[str | None, ...]]]) -> None:
     """Store what :func:`changed_resolutions` found, and the edges that follow, in one transaction."""
     with db.transaction() as connection:
+        _make_targets(db, {row[1] for rows in changed.values() for row in rows})
         connection.executemany(
-            "UPDATE links SET state = ?, target = ?, candidates = ? WHERE id = ?",
+            "UPDATE links SET state = ?, target = ?, candidates = ?, mark = ? WHERE id = ?",
             [row for rows in changed.values() for row in rows],
         )
         _follow(db, list(changed))
 
 
 def drop_unused_tags(db: ResonanceDB) -> None:
-    """Delete the nodes of tags that no note uses any more."""
+    """Delete the nodes of tags and pages that no note uses any more, and name the pages that stay."""
     unused = db.query(
-        "SELECT id FROM nodes AS n WHERE type = 'tag' AND layer = 'tag' AND id LIKE '#%' "
+        "SELECT id FROM nodes AS n WHERE ((type = 'tag' AND layer = 'tag' AND id LIKE '#%') "
+        "OR (type = 'page' AND layer = 'page' AND id LIKE '[[%')) "
         "AND NOT EXISTS (SELECT 1 FROM links WHERE target = n.id) "
         "AND NOT EXISTS (SELECT 1 FROM edges WHERE target = n.id OR source = n.id)"
     )
     if unused:
         db.delete_nodes(node for (node,) in unused)
+    # The first of all spellings, so that it does not matter which was seen first.
+    named = db.query(
+        "SELECT n.id, min(l.name) FROM nodes AS n JOIN links AS l ON l.target = n.id "
+        "WHERE n.type = 'page' AND n.layer = 'page' GROUP BY n.id HAVING n.title IS NOT min(l.name)"
+    )
+    if named:
+        db.insert_nodes(id=[row[0] for row in named], title=[row[1] for row in named])
+
+
+def _make_targets(db: ResonanceDB, targets: Iterable[str | None]) -> None:
+    """Make the nodes of tags and pages that links lead to, if they are not there."""
+    wanted = {target for target in targets if target and target.startswith(("#", "[["))}
+    if not wanted:
+        return
+    chosen = json.dumps(sorted(wanted))
+    there = db.query("SELECT id FROM nodes WHERE id IN (SELECT value FROM json_each(?))", (chosen,))
+    if new := sorted(wanted - {node for (node,) in there}):
+        kinds = ["tag" if node.startswith("#") else "page" for node in new]
+        titles = [node[1:] if node.startswith("#") else node[2:-2] for node in new]
+        db.insert_nodes(id=new, type=kinds, title=titles, domain="knowledge", layer=kinds)
 
 
 def _follow(db: ResonanceDB, sources: Sequence[str]) -> None:
@@ -179,6 +243,6 @@ def _follow(db: ResonanceDB, sources: Sequence[str]) -> None:
         )
 
 
-def _columns(resolution: Resolution) -> tuple[str, str | None, str | None]:
+def _columns(resolution: Resolution) -> tuple[str | None, ...]:
     candidates = json.dumps(resolution.candidates) if resolution.candidates else None
-    return resolution.state, resolution.target, candidates
+    return resolution.state, resolution.target, candidates, resolution.mark

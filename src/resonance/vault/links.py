@@ -21,7 +21,8 @@ class RawLink(NamedTuple):
     """One occurrence of a link or tag, as it is written.
 
     Attributes:
-        kind: ``wikilink``, ``embed``, ``link``, ``image``, ``tag`` or ``frontmatter``.
+        kind: ``wikilink``, ``embed``, ``link``, ``image``, ``tag``, ``frontmatter`` (a wikilink in its
+            values), ``relation`` (a name without brackets) or ``block`` (of Logseq).
         type: the type of the edge it makes when it resolves.
         raw: the text as written.
         name: what it asks for, percent-decoded; empty for the note itself. A whole URL where the
@@ -45,18 +46,27 @@ class RawLink(NamedTuple):
         return pattern.match(self.name) is not None
 
 
-def wikilink(kind: str, raw: str, start: int, end: int) -> RawLink:
-    """``[[name#fragment|text]]``, or the same with ``!`` before it."""
+def wikilink(
+    kind: str, raw: str, start: int, end: int, *, type: str = CITES, label_first: bool = False
+) -> RawLink:
+    """``[[name#fragment|text]]``, or the same with ``!`` before it.
+
+    Args:
+        label_first: Dendron's way, ``[[text|name]]``.
+    """
     inner = raw.removeprefix("!")[2:-2]
-    target, piped, _ = inner.partition("|")
-    if piped:
-        target = target.removesuffix("\\")  # in a table the pipe is escaped
+    if label_first:
+        target = inner.rpartition("|")[2]
+    else:
+        target, piped, _ = inner.partition("|")
+        if piped:
+            target = target.removesuffix("\\")  # in a table the pipe is escaped
     name, _, fragment = target.partition("#")
     if _URL_IN_BRACKETS.match(name.strip()):
         name, fragment = target, ""
     return RawLink(
         kind,
-        CITES,
+        type,
         raw[:_LONGEST_RAW],
         name.strip()[:_LONGEST_NAME],
         fragment.strip() or None,
@@ -80,6 +90,11 @@ def markdown_link(kind: str, raw: str, url: str, start: int, end: int) -> RawLin
 def tag_link(raw: str, start: int, end: int) -> RawLink:
     """``#tag``, or an entry of the frontmatter's list with or without the sign."""
     return RawLink("tag", TAGGED_AS, raw, raw.lstrip("#").strip("/"), None, start, end)
+
+
+def relation_link(type: str, raw: str, name: str, start: int, end: int) -> RawLink:
+    """A name that stands without brackets where only names stand."""
+    return RawLink("relation", type, raw[:_LONGEST_RAW], name[:_LONGEST_NAME], None, start, end)
 
 
 class Places:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from resonance.errors import ContentError
+from resonance.vault import logseq
 from resonance.vault.body import Body, Heading
+from resonance.vault.dialect import Reading
 from resonance.vault.frontmatter import Frontmatter, Text, parse_frontmatter
 from resonance.vault.ids import normalise_tag
-from resonance.vault.links import Places, RawLink, tag_link, wikilink
+from resonance.vault.links import CITES, TAGGED_AS, Places, RawLink, relation_link, tag_link, wikilink
 
-RULES = 1
+RULES = 2
 """Raised whenever the same file would be parsed into something else, so that vaults are read again."""
 
 _BOM = b"\xef\xbb\xbf"
 _WIKILINK = re.compile(r"!?\[\[[^\[\]\r\n]+\]\]")
+_ONLY_LINKS = re.compile(r"\s*!?\[\[[^\[\]\r\n]+\]\](?:[\s,;]*!?\[\[[^\[\]\r\n]+\]\])*[\s,;]*")
+# An entry between commas without a sign of being a link or a tag.
+_BARE_ENTRY = re.compile(r"(?<![^,\s])[^,\s#\[\]](?:[^,#\[\]]*[^,\s#\[\]])?(?=[ \t]*(?:,|\Z))")
 _ISO_DATE = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2}(?:[T ].*)?)?)?", re.DOTALL)
 _TYPE = re.compile(r"\w[\w .:/-]{0,39}")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
@@ -30,6 +36,8 @@ _DATE_KEYS = ("date", "created")
 _SUMMARY_KEYS = ("summary", "description")
 _CONSUMED = frozenset({"title", *_TAG_KEYS, *_ALIAS_KEYS})
 _RESERVED = frozenset({"source", "frontmatter"})
+
+_OBSIDIAN = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +114,11 @@ def decode(path: str, data: bytes) -> tuple[str, int]:
         raise ContentError(path, reason, _line(data, at)) from error
 
 
-def parse_note(path: str, data: bytes) -> ParsedNote:
+def parse_note(path: str, data: bytes, reading: Reading = _OBSIDIAN) -> ParsedNote:
     """Parse the bytes of the note at ``path``, which is root-relative.
+
+    Args:
+        reading: whose conventions it follows.
 
     Raises:
         ContentError: the bytes are no UTF-8 text.
@@ -118,9 +129,13 @@ def parse_note(path: str, data: bytes) -> ParsedNote:
     body = text[head.body :] if head.body else text
     offset = skipped + (len(text[: head.body].encode()) if head.body else 0)
 
-    read = Body(path, data, body, offset)
+    read = Body(path, data, body, offset, reading.dialect)
     read.read()
-    links = read.links + _frontmatter_links(head, text, skipped)
+    links = read.links
+    own_links = _frontmatter_links(head, text, skipped, reading)
+    if reading.dialect == "logseq":
+        links = _read_properties(head, read, links, reading)
+    links += own_links
     links.sort(key=lambda link: (link.start, link.end))
 
     title = _first(head, "title") or read.title or PurePosixPath(path).stem
@@ -131,16 +146,18 @@ def parse_note(path: str, data: bytes) -> ParsedNote:
         if piece.key in _ALIAS_KEYS
         for alias in _entries(head, piece, split_words=False)
     ]
+    if reading.dialect == "logseq" and (named := _first(head, "title")):
+        aliases.insert(0, named)
     date = next((d for key in _DATE_KEYS if (d := _first(head, key)) and _ISO_DATE.fullmatch(d)), None)
     return ParsedNote(
         path=path,
         title=title,
-        tags=_distinct_tags(link.name for link in links if link.kind == "tag"),
+        tags=_distinct_tags(link.name for link in links if link.type == TAGGED_AS),
         aliases=tuple(dict.fromkeys(aliases)),
         type=kind if kind and _TYPE.fullmatch(kind) else None,
         date=date,
         summary=next((s for key in _SUMMARY_KEYS if (s := _first(head, key))), None),
-        meta=_rest(head.data),
+        meta=_rest(head.data) | ({"blocks": read.block_ids} if read.block_ids else {}),
         links=tuple(links),
         body=body,
         body_offset=offset,
@@ -151,21 +168,104 @@ def parse_note(path: str, data: bytes) -> ParsedNote:
     )
 
 
-def _frontmatter_links(head: Frontmatter, text: str, skipped: int) -> list[RawLink]:
+def _frontmatter_links(head: Frontmatter, text: str, skipped: int, reading: Reading) -> list[RawLink]:
     links: list[RawLink] = []
     place = Places(text, skipped)
-    for piece in head.texts:
-        for match in _WIKILINK.finditer(piece.value):
-            start, end = _find(text, piece, match.group(), piece.start)
-            links.append(wikilink("frontmatter", match.group(), place(start), place(end)))
-        if piece.key in _TAG_KEYS:
-            after = piece.start
-            for entry in _entries(head, piece, split_words=True):
-                start, end = _find(text, piece, entry, after)
-                after = end if end < piece.end else after
-                if normalise_tag(entry):
-                    links.append(tag_link(entry, place(start), place(end)))
+    bracketed = _bracketed(head.texts, text)
+    for index, piece in enumerate(head.texts):
+        links += _links_of_value(head, piece, text, place, reading, named=index not in bracketed)
     return links
+
+
+def _bracketed(pieces: Sequence[Text], text: str) -> set[int]:
+    """Pieces that are the inside of a ``[[link]]`` without quotes, which follows them as a piece itself."""
+    inside: set[int] = set()
+    start = end = -1
+    for index in range(len(pieces) - 1, -1, -1):
+        piece = pieces[index]
+        if start <= piece.start and piece.end <= end:
+            inside.add(index)
+        elif text.startswith("[[", piece.start):
+            start, end = piece.start, piece.end
+    return inside
+
+
+def _links_of_value(
+    head: Frontmatter, piece: Text, text: str, place: Places, reading: Reading, *, named: bool
+) -> list[RawLink]:
+    """Links in one text of the frontmatter; ``named``: it may be the name of a note by itself."""
+    links: list[RawLink] = []
+    is_name = piece.key in _TAG_KEYS or piece.key in _ALIAS_KEYS
+    relations = reading.relations
+    if "[[" in piece.value and reading.dialect != "markdown":
+        only = not is_name and _ONLY_LINKS.fullmatch(piece.value)
+        type_ = (relations.of_links(piece.key) if only else None) or CITES
+        after = piece.start
+        for match in _WIKILINK.finditer(piece.value):
+            start, end = _find(text, piece, match.group(), after)
+            after = end if end < piece.end else after
+            first = reading.dialect == "dendron"
+            at = place(start), place(end)
+            links.append(wikilink("frontmatter", match.group(), *at, type=type_, label_first=first))
+    relation = relations.of_names(piece.key) if named and not is_name else None
+    if relation is not None and not _is_names(head.data.get(piece.key)):
+        relation = None
+    if piece.key in _TAG_KEYS or relation is not None:
+        after = piece.start
+        for entry in _entries(head, piece, split_words=relation is None):
+            start, end = _find(text, piece, entry, after)
+            after = end if end < piece.end else after
+            if relation is not None:
+                links.append(relation_link(relation, entry, entry, place(start), place(end)))
+            elif normalise_tag(entry):
+                links.append(tag_link(entry, place(start), place(end)))
+    return links
+
+
+def _is_names(value: object) -> bool:
+    """Whether a value may be the names of notes: texts or numbers, alone or in a list."""
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str | int | float | list) and not isinstance(item, bool) for item in items)
+
+
+def _read_properties(
+    head: Frontmatter, scanned: Body, links: list[RawLink], reading: Reading
+) -> list[RawLink]:
+    """Take Logseq's ``key:: value`` into account: the page's as its frontmatter, the links in any by key."""
+    found, of_page = logseq.properties(scanned.body)
+    for property_ in found[:of_page]:
+        if head.data.setdefault(property_.key, property_.value) is property_.value:
+            value = property_.value.replace("[[", "").replace("]]", "")
+            if property_.key not in _TAG_KEYS and property_.key not in _ALIAS_KEYS:
+                value = property_.value
+            head.texts.append(Text(property_.key, value, property_.start, property_.end))
+    place = Places(scanned.body, scanned.offset)
+    spans = [(place(p.start), place(p.end), p) for p in found]
+    spans = [span for span in spans if not scanned.in_code(span[0])]
+    starts = [span[0] for span in spans]
+    kept: list[RawLink] = []
+    for link in links:
+        at = bisect_right(starts, link.start) - 1
+        if link.kind == "wikilink" and at >= 0 and link.end <= spans[at][1]:
+            key, value = spans[at][2].key, spans[at][2].value
+            if key in _ALIAS_KEYS:
+                continue
+            if key in _TAG_KEYS:
+                link = RawLink("tag", TAGGED_AS, link.raw, link.name, None, link.start, link.end)
+            elif _ONLY_LINKS.fullmatch(value):
+                link = link._replace(type=reading.relations.of_links(key) or link.type)
+        kept.append(link)
+    for _, _, property_ in spans:
+        type_ = reading.relations.of_names(property_.key)
+        if property_.key in _TAG_KEYS or type_ is not None:
+            for match in _BARE_ENTRY.finditer(property_.value):
+                start = property_.start + match.start()
+                span = place(start), place(start + len(match.group()))
+                if property_.key in _TAG_KEYS:
+                    kept.append(tag_link(match.group(), *span))
+                elif type_ is not None:
+                    kept.append(relation_link(type_, match.group(), match.group(), *span))
+    return kept
 
 
 def _find(text: str, piece: Text, part: str, after: int) -> tuple[int, int]:

@@ -21,7 +21,8 @@ class IngestReport:
         problems: what could not be indexed, each with its path and reason. What an earlier ingest
             made of such a file stays.
         complete: False when a folder could not be read; then nothing was removed.
-        nodes: notes in the database; tags: nodes of tags; edges, vectors: all of them.
+        nodes: notes in the database; tags: nodes of tags; pages: nodes of pages that have no file
+            (Logseq); edges, vectors: all of them.
         links: the ledger by state.
         skipped: entries passed over, by reason.
         embedding: the space of the vectors; embedding_note: why there are none, or fewer.
@@ -36,6 +37,7 @@ class IngestReport:
     complete: bool = True
     nodes: int = 0
     tags: int = 0
+    pages: int = 0
     edges: int = 0
     vectors: int = 0
     links: Mapping[str, int] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class IngestReport:
             "complete": self.complete,
             "nodes": self.nodes,
             "tags": self.tags,
+            "pages": self.pages,
             "edges": self.edges,
             "vectors": self.vectors,
             "links": dict(self.links),

@@ -42,6 +42,7 @@ class Scan:
         attachments: paths of the other files, for links that point to them.
         skipped: how many entries were left out, and why: ``hidden``, ``excluded``, ``symlinks``
             (folders count as one), ``other`` (files that are no notes).
+        left_out: paths of what was excluded, unreadable, or behind a symbolic link.
         problems: what has a note's name but cannot be one, and folders that could not be read.
         complete: False when a folder could not be read, so that a missing file proves nothing.
     """
@@ -51,8 +52,38 @@ class Scan:
     skipped: dict[str, int] = field(
         default_factory=lambda: {"hidden": 0, "excluded": 0, "symlinks": 0, "other": 0}
     )
+    left_out: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Territory:
+    """Where a scan sees every file: a path in here that it did not find does not exist.
+
+    ``sources`` are folders, without patterns; ``left_out`` are files and folders.
+    """
+
+    sources: tuple[str, ...]
+    left_out: frozenset[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is everything below the root but for hidden names."""
+        return self.sources == (".",) and not self.left_out
+
+    def __contains__(self, path: object) -> bool:
+        pure = PurePosixPath(str(path))
+        if any(part.startswith(".") for part in pure.parts):
+            return False
+        above = {str(pure), *map(str, pure.parents)}
+        return not above.isdisjoint(self.sources) and above.isdisjoint(self.left_out)
+
+
+def territory(settings: VaultSettings, found: Scan) -> Territory:
+    """Where a scan with these settings sees every file."""
+    sources = tuple(source for source in settings.sources if not is_pattern(settings.root, source))
+    return Territory(sources, frozenset(found.left_out))
 
 
 def scan(settings: VaultSettings, root: Root) -> Scan:
@@ -194,10 +225,12 @@ class _Walk:
                 self.found.skipped["hidden"] += 1
         elif self.excluded(name, path):
             self.found.skipped["excluded"] += 1
+            self.leave_out(path)
         elif entry.is_dir(follow_symlinks=False):
             self.folder(path, path + "/", (fd, name))
         elif entry.is_symlink() and not is_note(name):
             self.found.skipped["symlinks"] += 1
+            self.leave_out(path)
         else:
             try:
                 self.file(path, name, entry.stat(follow_symlinks=False))
@@ -243,7 +276,11 @@ class _Walk:
 
     def unreadable(self, path: str, reason: str) -> None:
         self.problem(path, f"the folder cannot be read ({reason})")
+        self.leave_out(path)
         self.found.complete = False
+
+    def leave_out(self, path: str) -> None:
+        self.found.left_out.add(unicodedata.normalize("NFC", printable(path)))
 
     def problem(self, path: str, reason: str) -> None:
         self.found.problems.append(Problem(printable(path), None, reason))

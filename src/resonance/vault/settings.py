@@ -8,9 +8,10 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from resonance.errors import SettingsError
+from resonance.vault.dialect import ANY_KEY, DIALECTS, Dialect, Reading, Relations, edge_type, relations_of
 from resonance.vault.sections import SectionRules, read_rules
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class VaultSettings:
         database: the SQLite file; absolute.
         model: the embedding model asked for: a name, a folder, ``"none"``, or None for the default.
         dims: the width of its vectors, where the settings name one.
+        reading: whose conventions the notes follow, and which keys of their heads are relations.
         max_file_bytes: larger files are reported, not read.
         sections: how long notes are cut into sections.
         told: the arguments of :func:`load_settings` that took precedence over the settings file.
@@ -46,6 +48,7 @@ class VaultSettings:
     database: Path = Path(DEFAULT_DATABASE)
     model: str | None = None
     dims: int | None = None
+    reading: Reading = field(default_factory=Reading)
     max_file_bytes: int = MAX_FILE_BYTES
     sections: SectionRules = field(default_factory=SectionRules)
     told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -63,6 +66,7 @@ def load_settings(
     sources: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     model: str | None = None,
+    dialect: Dialect | None = None,
 ) -> VaultSettings:
     """The settings of the vault at ``root``: the arguments, else ``amalfa.settings.json``, else defaults.
 
@@ -71,7 +75,7 @@ def load_settings(
     Raises:
         SettingsError: the root is no folder, or a value in the file makes no sense.
     """
-    given = {"sources": sources, "exclude": exclude, "model": model}
+    given = {"sources": sources, "exclude": exclude, "model": model, "dialect": dialect}
     folder = Path(root).expanduser().absolute()
     if not folder.is_dir():
         raise SettingsError(f"{folder}: no such folder; name the folder that holds the notes")
@@ -99,6 +103,7 @@ def load_settings(
         database=path,
         model=named,
         dims=_dims(file, embeddings) if model is None else None,
+        reading=Reading(_dialect(file, told, dialect), _relations(file, told)),
         sections=read_rules(file, told.get("sections")),
         told={name: value for name, value in given.items() if value is not None},
     )
@@ -187,6 +192,30 @@ def _dims(file: Path, embeddings: Mapping[str, Any]) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
         return value
     raise SettingsError(f"{file}: embeddings.dimensions must be a positive number, not {value!r}")
+
+
+def _dialect(file: Path, told: Mapping[str, Any], asked: str | None) -> Dialect:
+    value = asked if asked is not None else told.get("dialect", "obsidian")
+    if value not in DIALECTS:
+        where = "dialect" if asked is not None else f"{file}: dialect"
+        raise SettingsError(f"{where} must be one of {', '.join(DIALECTS)}, not {value!r}")
+    return cast(Dialect, value)
+
+
+def _relations(file: Path, told: Mapping[str, Any]) -> Relations:
+    value = told.get("relations")
+    if value is None:
+        return Relations()
+    if value is False:
+        value = []
+    if not isinstance(value, dict):
+        value = dict.fromkeys(_texts(file, {"relations": value}, "relations") or (), True)
+    for key, type_ in value.items():
+        if not (isinstance(type_, bool) or (isinstance(type_, str) and edge_type(type_))):
+            raise SettingsError(f"{file}: relations.{key} must be the type of an edge or true, not {type_!r}")
+        if key != ANY_KEY and not edge_type(key):
+            raise SettingsError(f"{file}: relations holds {key!r}, which is no key of a note's head")
+    return relations_of(value)
 
 
 def _kind(value: object) -> str:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resonance.vault.ids import normalise_tag, tag_id
 from resonance.vault.note import ParsedNote
 from resonance.vault.pace import Pace
 from resonance.vault.scan import FoundFile
@@ -47,7 +46,6 @@ class Store:
     def __init__(self, db: ResonanceDB) -> None:
         self.db = db
         self.pace = Pace(db)
-        self._tags = {row[0] for row in db.query("SELECT id FROM nodes WHERE id LIKE '#%'")}
 
     def known_files(self) -> dict[str, KnownFile]:
         """All files, by path."""
@@ -81,7 +79,7 @@ class Store:
         renamed: Sequence[str],
         touched: Sequence[tuple[int, int, int, str]],
     ) -> None:
-        """One batch: nodes, the nodes of their tags, and their files, which stay unfinished.
+        """One batch: nodes and their files, which stay unfinished.
 
         Args:
             renamed: nodes that these notes had until now under other ids.
@@ -97,7 +95,6 @@ class Store:
             if renamed:
                 self.db.delete_nodes(renamed)
             self._insert_notes(read, vectors)
-            self._insert_tags(read)
             connection.executemany(
                 "INSERT INTO files (path, node, size, mtime_ns, inode, hash, body_hash) "
                 "VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT (path) DO UPDATE SET "
@@ -151,15 +148,6 @@ class Store:
             own_summary = _same(summary, told.get("summary"), told.get("description"))
             kept[node] = (None if own_date else date, None if own_summary else summary)
         return kept
-
-    def _insert_tags(self, read: Sequence[ReadNote]) -> None:
-        tags = {tag_id(tag): normalise_tag(tag) for r in read for tag in r.note.tags}
-        new = sorted(tags.keys() - self._tags)
-        if new:
-            self.db.insert_nodes(
-                id=new, type="tag", title=[tags[tag] for tag in new], domain="knowledge", layer="tag"
-            )
-            self._tags.update(new)
 
     def _unsettle(self, connection: Any) -> None:
         connection.execute("DELETE FROM properties WHERE key IN ('vault.resolved', 'vault.vectors')")
