@@ -141,3 +141,27 @@ CREATE INDEX idx_sections_text ON sections (text_hash);
 
 CREATE INDEX idx_nodes_type ON nodes (type);
 CREATE INDEX idx_history_entity ON history (entity_id);
+
+-- Which nodes a search has to look at again: rowids low..high, both included. Who reads it remembers
+-- the last seq it saw; who is further behind than this table reaches back reads all nodes anew.
+CREATE TABLE node_changes (
+    seq INTEGER PRIMARY KEY,
+    low INTEGER NOT NULL,
+    high INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER node_inserted AFTER INSERT ON nodes WHEN NEW.embedding IS NOT NULL BEGIN
+    INSERT INTO node_changes (low, high) VALUES (NEW.rowid, NEW.rowid);
+    DELETE FROM node_changes WHERE seq <= (SELECT max(seq) FROM node_changes) - 65536;
+END;
+
+CREATE TRIGGER node_updated AFTER UPDATE OF id, type, domain, layer, embedding ON nodes
+WHEN OLD.embedding IS NOT NULL OR NEW.embedding IS NOT NULL BEGIN
+    INSERT INTO node_changes (low, high) VALUES (NEW.rowid, NEW.rowid);
+    DELETE FROM node_changes WHERE seq <= (SELECT max(seq) FROM node_changes) - 65536;
+END;
+
+CREATE TRIGGER node_deleted AFTER DELETE ON nodes WHEN OLD.embedding IS NOT NULL BEGIN
+    INSERT INTO node_changes (low, high) VALUES (OLD.rowid, OLD.rowid);
+    DELETE FROM node_changes WHERE seq <= (SELECT max(seq) FROM node_changes) - 65536;
+END;

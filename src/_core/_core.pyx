@@ -13,6 +13,7 @@ The parts, in the order they build on each other:
     arrow        Arrow streams -> the same columns, straight from their buffers
     graph        bulk nodes and edges from those columns: a plan, then writing
     vectors      rows -> matrices and scores
+    codes        rows -> int8 codes that stay in memory, and the scan over them
     export       rows -> the buffers of Arrow columns
 """
 
@@ -26,10 +27,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_DecodeUTF8
-from libc.math cimport INFINITY, isfinite, sqrt
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.math cimport INFINITY, fabs, isfinite, lrint, sqrt
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport qsort
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from sqlite3 cimport *
 
@@ -91,4 +92,5 @@ include "columns.pxi"
 include "arrow.pxi"
 include "graph.pxi"
 include "vectors.pxi"
+include "codes.pxi"
 include "export.pxi"

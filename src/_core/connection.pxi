@@ -188,6 +188,12 @@ cdef class Connection:
         sqlite3_busy_timeout(handle.db, milliseconds)
         handle.leave()
 
+    def set_triggers(self, bint on):
+        """Whether triggers fire for what this connection writes."""
+        cdef Handle handle = self.entered("enable_trigger")
+        sqlite3_db_config(handle.db, SQLITE_DBCONFIG_ENABLE_TRIGGER, <int> on, <int*> NULL)
+        handle.leave()
+
     def watch_wal(self):
         """Keep count of the frames in the WAL; call it after setting wal_autocheckpoint, which ends it."""
         cdef Handle handle = self.entered("watch_wal")

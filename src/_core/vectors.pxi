@@ -164,27 +164,30 @@ cdef inline double dot(const float* a, const double* b, Py_ssize_t width) noexce
 
 
 def score_vectors(Connection connection not None, str sql not None, parameters,
-                  const double[::1] query not None):
-    """Run a query of (rowid, embedding) and score every row in place, in SQLite's own memory.
+                  const double[::1] query not None, Py_ssize_t k, double least=-INFINITY,
+                  double most=INFINITY):
+    """Run a query of (rowid, embedding), score every row in place, in SQLite's own memory, and keep the best.
 
     Args:
         query: (width,) float64, of unit norm for scores that are cosines.
+        k: how many of the best to keep; all that tie with the k-th are kept too, and all that score
+            ``most``, which are not counted.
+        least, most: rows that score less or more are left out.
 
     Returns:
-        rowids (n,) int64 and scores (n,) float64, in the order of the rows.
+        rowids (n,) int64 and scores (n,) float64 of those kept, in no order; and how many rows there were.
 
     Raises:
         CorruptRowError: a blob has another width than the query, or is not finite, naming the row.
     """
-    cdef Arena rowids = Arena.__new__(Arena)
-    cdef Arena scores = Arena.__new__(Arena)
+    cdef Best best = Best.__new__(Best, k, least, most)
     cdef Handle handle
     cdef Statement statement
     cdef sqlite3_stmt* stmt
     cdef const float* vector
     cdef int64_t rowid = 0
     cdef double score
-    cdef Py_ssize_t width = query.shape[0]
+    cdef Py_ssize_t width = query.shape[0], rows = 0
     cdef int rc, size = 0, wanted = <int> (width * sizeof(float)), failed = 0
     if width == 0:
         raise EmbeddingError("a query without dimensions", got=0)
@@ -197,6 +200,7 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
             with nogil:
                 rc = sqlite3_step(stmt)
                 while rc == SQLITE_ROW:
+                    rows += 1
                     rowid = sqlite3_column_int64(stmt, 0)
                     vector = <const float*> sqlite3_column_blob(stmt, 1)
                     size = sqlite3_column_bytes(stmt, 1)
@@ -207,8 +211,7 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
                     if not isfinite(score):
                         failed = 3
                         break
-                    if rowids.append(&rowid, sizeof(int64_t)) < 0 \
-                            or scores.append(&score, sizeof(double)) < 0:
+                    if best.offer(rowid, score) < 0:
                         failed = 2
                         break
                     rc = sqlite3_step(stmt)
@@ -217,14 +220,157 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
             if failed == 2:
                 raise MemoryError()
             if failed == 3:
-                raise CorruptRowError(f"the node with rowid {rowid}: its embedding is not finite; embed "
-                                      f"it again, or rebuild with `resonance init`")
+                raise not_finite_row(rowid)
             handle.check(rc, "search", sql)
         finally:
             statement.rewind()
     finally:
         handle.leave()
-    return rowids.array(numpy.int64), scores.array(numpy.float64)
+    return *best.rows(), rows
+
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef void heap_offer(real* heap, Py_ssize_t* size, Py_ssize_t k, real value) noexcept nogil:
+    """Keep the k largest values seen, the smallest of them first."""
+    cdef Py_ssize_t at, child
+    if size[0] < k:
+        at = size[0]
+        size[0] += 1
+        while at > 0 and heap[(at - 1) // 2] > value:
+            heap[at] = heap[(at - 1) // 2]
+            at = (at - 1) // 2
+        heap[at] = value
+        return
+    if k == 0 or value <= heap[0]:
+        return
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= k:
+            break
+        if child + 1 < k and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+cdef struct Scored:
+    int64_t rowid
+    double score
+
+
+@cython.final
+cdef class Best:
+    """The k best of scores that come one by one, in memory for a few times k of them."""
+    cdef Arena kept          # Scored
+    cdef Arena heap          # the k best scores, the least of them first
+    cdef Py_ssize_t k
+    cdef Py_ssize_t size     # of the heap
+    cdef Py_ssize_t crowded  # sweep out what cannot be among the best any more beyond so many rows
+    cdef double least
+    cdef double most
+
+    def __cinit__(self, Py_ssize_t k, double least, double most):
+        self.kept = Arena.__new__(Arena)
+        self.heap = Arena.__new__(Arena)
+        self.k, self.least, self.most = k, least, most
+        self.size = 0
+        self.crowded = 4096
+
+    cdef int offer(self, int64_t rowid, double score) noexcept nogil:
+        """0, or -1 without memory."""
+        cdef Scored row
+        cdef double* heap
+        if score < self.least or score > self.most or self.k <= 0:
+            return 0
+        row.rowid, row.score = rowid, score
+        if self.kept.append(&row, sizeof(Scored)) < 0:
+            return -1
+        if score < self.most:
+            if self.size < self.k and self.heap.append(&score, sizeof(double)) < 0:
+                return -1
+            heap = <double*> self.heap.data
+            heap_offer(heap, &self.size, self.k, score)
+            if self.size == self.k and heap[0] > self.least:
+                self.least = heap[0]
+        if self.kept.size > self.crowded * <Py_ssize_t> sizeof(Scored):
+            self.sweep()
+            self.crowded = max(self.crowded, 2 * self.kept.size // <Py_ssize_t> sizeof(Scored))
+        return 0
+
+    cdef void sweep(self) noexcept nogil:
+        cdef Scored* rows = <Scored*> self.kept.data
+        cdef Py_ssize_t i, n = 0
+        for i in range(self.kept.size // <Py_ssize_t> sizeof(Scored)):
+            if rows[i].score >= self.least:
+                rows[n] = rows[i]
+                n += 1
+        self.kept.size = n * sizeof(Scored)
+
+    cdef tuple rows(self):
+        self.sweep()
+        rows = self.kept.array(numpy.dtype([("rowid", numpy.int64), ("score", numpy.float64)]))
+        return rows["rowid"].copy(), rows["score"].copy()
+
+
+def score_rows(Connection connection not None, str sql not None, const int64_t[::1] rowids not None,
+               const double[::1] query not None):
+    """Score the vectors that a query of (embedding), with the rowid as its parameter, finds.
+
+    Args:
+        query: (width,) float64, of unit norm for scores that are cosines.
+
+    Returns:
+        (n,) float64, NaN where there is no such row or no vector in it.
+
+    Raises:
+        CorruptRowError: a blob has another width than the query, naming the row.
+    """
+    cdef Handle handle = connection.entered("search")
+    cdef Statement statement
+    cdef sqlite3_stmt* stmt
+    cdef const float* vector
+    cdef Py_ssize_t width = query.shape[0], i = 0, count = rowids.shape[0]
+    cdef int rc = SQLITE_DONE, size = 0, wanted = <int> (width * sizeof(float)), failed = 0
+    result = numpy.full(count, numpy.nan)
+    cdef double[::1] scores = result
+    try:
+        statement = connection.cached(sql)
+        try:
+            statement.bind((0,))
+            stmt = statement.stmt
+            with nogil:
+                for i in range(count):
+                    sqlite3_reset(stmt)
+                    rc = sqlite3_bind_int64(stmt, 1, rowids[i])
+                    if rc != SQLITE_OK:
+                        break
+                    rc = sqlite3_step(stmt)
+                    if rc == SQLITE_ROW:
+                        vector = <const float*> sqlite3_column_blob(stmt, 0)
+                        size = sqlite3_column_bytes(stmt, 0)
+                        if vector != NULL and size != wanted:
+                            failed = 1
+                            break
+                        if vector != NULL:
+                            scores[i] = dot(vector, &query[0], width)
+                    elif rc != SQLITE_DONE:
+                        break
+            if failed:
+                raise wrong_width(f"rowid {rowids[i]}", size, width)
+            handle.check(rc, "search", sql)
+        finally:
+            statement.rewind()
+    finally:
+        handle.leave()
+    return result
 
 
 def to_fafcas(array):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from resonance import _core, rows
 from resonance.errors import InputError, ResonanceError
 from resonance.model import EmbeddingMatrix
-from resonance.search.exact import Filter
+from resonance.search.filters import Filter
 
 if TYPE_CHECKING:
     import pyarrow

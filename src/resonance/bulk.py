@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from resonance import _core, rows, spaces
+from resonance import _core, changes, rows, spaces
 from resonance.errors import InputError
 from resonance.history import History
 from resonance.model import InsertReport
@@ -65,9 +65,10 @@ def insert_nodes(
         with session.loading(alone=size >= ALONE_FROM_BYTES, keys_checked=False) as writer:
             spaces.settle_width(writer, widths)
             record = History(writer)
-            for plan in plans:
-                with record.of_nodes(plan, row_history):
-                    _write(writer, plan, progress)
+            with changes.in_bulk(writer, plans):
+                for plan in plans:
+                    with record.of_nodes(plan, row_history):
+                        _write(writer, plan, progress)
             if not row_history:
                 _summarise(writer, "nodes", plans)
     inserted, updated = (sum(getattr(plan, name) for plan in plans) for name in ("inserted", "updated"))
@@ -140,9 +141,10 @@ def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None)
     while start < plan.count:
         with session.transaction() as writer:
             began = time.monotonic()
-            while start < plan.count and time.monotonic() - began < SHARED_HOLD:
-                plan.write(writer, start, start + step)
-                start += step
+            with changes.in_bulk(writer, [plan] if isinstance(plan, _core.NodePlan) else []):
+                while start < plan.count and time.monotonic() - began < SHARED_HOLD:
+                    plan.write(writer, start, start + step)
+                    start += step
         held = session.holds[-1]
         if held > 2 * SHARED_HOLD and step > 1:
             step //= 2

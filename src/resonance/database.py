@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy.typing as npt
 
@@ -26,6 +26,7 @@ from resonance.model import (
     EmberState,
     HistoryEntry,
     Hit,
+    Hits,
     InsertReport,
     JSONObject,
     Link,
@@ -33,10 +34,14 @@ from resonance.model import (
     Node,
     Space,
     Stats,
+    WhyNot,
 )
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.rows import NODE_COLUMNS
-from resonance.search.exact import Filter, search_exact
+from resonance.search.exact import Memory, Options, Question, search
+from resonance.search.filters import Filter, Where
+from resonance.search.index import VectorIndex
+from resonance.search.why import why_not
 from resonance.session import Session
 from resonance.stats import read_stats
 
@@ -88,6 +93,7 @@ class ResonanceDB:
             scratch=scratch,
             page_size=page_size or (PAGE_SIZE if dims is None else page_size_for(dims)),
         )
+        self._index = VectorIndex(self._session)
 
     # --- single rows ----------------------------------------------------------------------------
 
@@ -392,31 +398,13 @@ class ResonanceDB:
 
     @overload
     def search(
-        self,
-        query: Sequence[float] | npt.NDArray[Any],
-        k: int = 10,
-        *,
-        domain: str | None = None,
-        type: str | None = None,
-        layer: str | None = None,
-        ids: Iterable[str] | None = None,
-        min_score: float | None = None,
-        hydrate: bool | ContentPolicy = False,
-    ) -> list[Hit]: ...
+        self, query: Sequence[float] | npt.NDArray[Any], k: int = 10, **options: Unpack[Options]
+    ) -> Hits: ...
 
     @overload
     def search(
-        self,
-        query: Sequence[Sequence[float]],
-        k: int = 10,
-        *,
-        domain: str | None = None,
-        type: str | None = None,
-        layer: str | None = None,
-        ids: Iterable[str] | None = None,
-        min_score: float | None = None,
-        hydrate: bool | ContentPolicy = False,
-    ) -> list[list[Hit]]: ...
+        self, query: Sequence[Sequence[float]], k: int = 10, **options: Unpack[Options]
+    ) -> list[Hits]: ...
 
     def search(
         self,
@@ -427,7 +415,12 @@ class ResonanceDB:
         type: str | None = None,
         layer: str | None = None,
         ids: Iterable[str] | None = None,
+        where: Where | None = None,
         min_score: float | None = None,
+        after: Hit | tuple[float, str] | None = None,
+        mmr: float | None = None,
+        memory: Memory = "resident",
+        explain: bool = False,
         hydrate: bool | ContentPolicy = False,
     ) -> Any:
         """The ``k`` nearest nodes by cosine similarity, exactly; ties are ordered by id.
@@ -435,33 +428,51 @@ class ResonanceDB:
         Args:
             query: a vector (d,), or a matrix (q, d) for q answers. It need not be of unit length.
             domain, type, layer, ids: only nodes that match; evaluated before scoring.
+            where: only nodes for which this condition in SQL over the columns of ``nodes`` holds; values
+                belong into parameters: ``where=("date >= ?", ["2026-01-01"])``.
             min_score: leave out what is less similar.
             hydrate: put the text of each hit's node, with its state, into ``hit.content``; True, or a
                 policy as :meth:`content_many` takes it. ``"drop"`` leaves such hits out of the answer.
+            after: the last hit of the page before, or its (score, id): go on behind it.
+            mmr: from 0 (diverse) to 1 (near): choose among the nearest such that they differ.
+            memory: ``"resident"`` keeps int8 codes of all vectors, a good quarter of their bytes, from the
+                first search on, and follows what anybody writes; ``"stream"`` reads the database each
+                time. The answers are the same.
+            explain: set ``explain`` of the hits.
 
         Returns:
-            hits, best first; a list of lists for a matrix.
+            :class:`Hits`, best first; a list of them for a matrix.
 
         Raises:
             EmbeddingError: the query is not finite, all zeros, or not as wide as the space.
+            InputError: what is wrong with another argument.
+            CorruptRowError: a stored vector is not one of this space.
             ContentError: with ``hydrate``, no root is known, or as the policy says.
         """
-        chosen = Filter(domain=domain, type=type, layer=layer, ids=ids)
-        with self._session.snapshot() as connection:
-            found = search_exact(connection, query, k, chosen, min_score, spaces.width(connection))
+        chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
+        question = Question(query, k, chosen, min_score=min_score, after=after, mmr=mmr)
+        found = search(self._session, self._index, question, memory, explain)
         if hydrate is False:
             return found
         return self._hydrated(found, "flag" if hydrate is True else hydrate)
 
+    def why_not(self, id: str, query: Any, k: int = 10, **conditions: Any) -> WhyNot:
+        """Why a search with these arguments does not find a node, or at which rank it does.
+
+        Args:
+            query: a vector (d,).
+            conditions: ``domain``, ``type``, ``layer``, ``ids``, ``where``, ``min_score``.
+        """
+        return why_not(self._session, id, query, k, conditions)
+
     def _hydrated(self, found: Any, policy: ContentPolicy) -> Any:
         """Hits, or lists of hits, with their contents."""
-        answers: list[list[Hit]] = found if found and isinstance(found[0], list) else [found]
+        answers: list[Hits] = [found] if isinstance(found, Hits) else found
         ids = list(dict.fromkeys(hit.id for hits in answers for hit in hits))
         contents = {content.id: content for content in self.content_many(ids, policy=policy)}
-        filled = [
-            [hit._replace(content=contents[hit.id]) for hit in hits if hit.id in contents] for hits in answers
-        ]
-        return filled if answers is found else filled[0]
+        for hits in answers:
+            hits[:] = [hit._replace(content=contents[hit.id]) for hit in hits if hit.id in contents]
+        return found
 
     @overload
     def content(self, id: str, *, policy: Literal["flag", "raise", "refresh"] = "flag") -> Content: ...
@@ -726,6 +737,7 @@ class ResonanceDB:
     def close(self) -> None:
         """Roll back an open transaction of this thread, tidy up and close; a second call does nothing."""
         self._session.close()
+        self._index.discard()
 
     def __enter__(self) -> Self:
         return self

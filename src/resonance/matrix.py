@@ -11,7 +11,7 @@ import numpy as np
 
 from resonance import _core, spaces
 from resonance.model import EmbeddingMatrix, FloatArray
-from resonance.search.exact import Filter
+from resonance.search.filters import Filter
 from resonance.session import Session
 
 ROWS_PER_READER = 8192

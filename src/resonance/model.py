@@ -105,6 +105,42 @@ class Hit(NamedTuple):
     content: Content | None = None
 
 
+class Explain(NamedTuple):
+    """What a search did.
+
+    ``path``: ``"resident"`` (codes in memory) or ``"stream"`` (rows read from the database); ``rows``:
+    with a vector; ``passed``: the filter; ``scored``: exactly, the others were out by their bounds;
+    ``seconds``: by stage. For a matrix of queries they are sums over all of them.
+    """
+
+    path: str
+    rows: int
+    passed: int
+    scored: int
+    seconds: Mapping[str, float]
+
+
+class WhyNot(NamedTuple):
+    """What keeps a node from being found.
+
+    ``reason``: ``found``, ``unknown`` (no such node), ``no vector``, ``filtered`` (``detail`` names the
+    condition), ``below min_score`` or ``beyond k``. ``score`` is its own, ``rank`` its place (from 1)
+    among the nodes that pass the filter, ``kth`` the score of the last hit.
+    """
+
+    reason: str
+    detail: str | None = None
+    score: float | None = None
+    rank: int | None = None
+    kth: float | None = None
+
+
+class Hits(list[Hit]):
+    """Answers of a search, best first. ``explain`` is set where it was asked for."""
+
+    explain: Explain | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingMatrix:
     """Ids and their vectors, row by row; ``ids, vectors = matrix`` unpacks it.

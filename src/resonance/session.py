@@ -108,6 +108,11 @@ class Session:
         """True when this thread has a write transaction open."""
         return self._owner == threading.get_ident()
 
+    @property
+    def pinned(self) -> bool:
+        """True when this thread reads inside a snapshot."""
+        return getattr(self._local, "snapshot", None) is not None
+
     # --- writing --------------------------------------------------------------------------------
 
     def begin(self) -> Connection:

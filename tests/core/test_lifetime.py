@@ -133,7 +133,7 @@ BODIES = {
     edges.check_ends(connection, "stub")
     edges.write(connection, 0, 20)
     read_vectors(connection, "SELECT id, embedding FROM nodes", (), np.empty((100, 50), "f4")).to_list()
-    score_vectors(connection, "SELECT rowid, embedding FROM nodes", (), np.ones(50))
+    score_vectors(connection, "SELECT rowid, embedding FROM nodes", (), np.ones(50), 5)
 """,
     "columns that are wrong": """
     nowhere = EdgePlan([text_column(name, ["nobody"] * 50) for name in ("source", "target", "type")])
@@ -145,7 +145,7 @@ BODIES = {
         lambda: vector_column("embedding", np.ones((10, 100)), 3),
         lambda: nowhere.check_ends(connection, "error"),
         lambda: read_vectors(connection, "SELECT id, embedding FROM nodes", (), np.empty((1, 3), "f4")),
-        lambda: score_vectors(connection, "SELECT 1, x'00'", (), np.ones(5)),
+        lambda: score_vectors(connection, "SELECT 1, x'00'", (), np.ones(5), 5),
     ):
         try:
             make()

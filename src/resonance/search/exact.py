@@ -1,109 +1,223 @@
-"""Exact search by scanning: every vector that passes the filter is scored in SQLite's own row memory."""
+"""Exact search: the same answers whether from codes in memory or from a scan of SQLite's rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from resonance import _core
-from resonance.errors import EmbeddingError, InputError
-from resonance.model import Hit
+from resonance import _core, spaces
+from resonance.errors import CorruptRowError, EmbeddingError, InputError
+from resonance.model import ContentPolicy, Explain, Hit, Hits
+from resonance.search.diversity import most_diverse
+from resonance.search.filters import Filter, Where
+from resonance.search.index import VectorIndex, View
+from resonance.session import Session
+
+Memory = Literal["resident", "stream"]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
-class Filter:
-    """Conditions on nodes, evaluated by SQLite before anything is scored."""
+class Options(TypedDict, total=False):
+    """The keyword arguments of ``ResonanceDB.search``."""
+
+    domain: str | None
+    type: str | None
+    layer: str | None
+    ids: Iterable[str] | None
+    where: Where | None
+    min_score: float | None
+    after: tuple[float, str] | Hit | None
+    mmr: float | None
+    memory: Memory
+    explain: bool
+    hydrate: bool | ContentPolicy
+
+
+_ATTEMPTS = 3
+_DIVERSE_AMONG = 4
+"""Among how many times k candidates diversity chooses."""
+
+
+class StaleIndexError(Exception):
+    """Codes in memory are not of the rows that are stored: somebody wrote without the log noticing."""
+
+
+class Question:
+    """What is asked, checked: unit queries and the conditions on answers."""
 
     def __init__(
         self,
+        query: Any,
+        k: int,
+        chosen: Filter,
         *,
-        domain: str | None = None,
-        type: str | None = None,
-        layer: str | None = None,
-        ids: Iterable[str] | None = None,
+        min_score: float | None = None,
+        after: tuple[float, str] | Hit | None = None,
+        mmr: float | None = None,
     ) -> None:
-        self._equal = {"domain": domain, "type": type, "layer": layer}
-        self._ids = None if ids is None else json.dumps([ids] if isinstance(ids, str) else list(ids))
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
+            raise InputError(f"k={k!r}; give a whole number, 0 or more")
+        if mmr is not None and not 0 <= mmr <= 1:
+            raise InputError(f"mmr={mmr!r}; give a number from 0 (diverse) to 1 (near)")
+        if min_score is not None and not np.isfinite(min_score):
+            raise InputError(f"min_score={min_score!r}; give a number")
+        self.single = _is_vector(query)
+        self.queries = _unit_queries([query] if self.single else query)
+        self.k = int(k) if mmr is None else _DIVERSE_AMONG * int(k)
+        self.wanted = int(k)
+        self.chosen = chosen
+        self.mmr = mmr
+        self.least = -np.inf if min_score is None else float(min_score)
+        self.after = _position(after)
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """A condition and the values of its parameters."""
-        conditions, values = [], []
-        for name, value in self._equal.items():
-            if value is not None:
-                conditions.append(f"{name} = ?")
-                values.append(value)
-        if self._ids is not None:
-            conditions.append("id IN (SELECT value FROM json_each(?))")
-            values.append(self._ids)
-        return " AND ".join(conditions) or "1", values
+    @property
+    def most(self) -> float:
+        return np.inf if self.after is None else self.after[0]
+
+    def require_width(self, width: int) -> None:
+        if self.queries.shape[1] != width:
+            raise EmbeddingError(
+                f"the query has {self.queries.shape[1]} dimensions, the space of the database has {width}; "
+                f"embed it with the same model",
+                column=None,
+                got=self.queries.shape[1],
+                want=width,
+            )
 
 
-def search_exact(
-    connection: _core.Connection,
-    query: Any,
-    k: int,
-    chosen: Filter,
-    min_score: float | None,
-    width: int,
-) -> list[Hit] | list[list[Hit]]:
+def search(session: Session, index: VectorIndex, question: Question, memory: Memory, explain: bool) -> Any:
     """Hits for one query vector, or a list of them for each row of a matrix; see ``ResonanceDB.search``."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
-        raise InputError(f"k={k!r}; give a whole number, 0 or more")
-    single = _is_vector(query)
-    matrix = _unit_queries([query] if single else query)
-    if width >= 0 and matrix.shape[1] != width:
-        raise EmbeddingError(
-            f"the query has {matrix.shape[1]} dimensions, the space of the database has {width}; embed it "
-            f"with the same model",
-            column=None,
-            got=matrix.shape[1],
-            want=width,
+    if memory not in ("resident", "stream"):
+        raise InputError(f"memory={memory!r}; give 'resident' or 'stream'")
+    # Inside the caller's own snapshot there is no other moment to turn to.
+    pinned = session.pinned or session.in_transaction
+    for attempt in range(_ATTEMPTS):
+        last = pinned or attempt == _ATTEMPTS - 1
+        with session.snapshot() as connection:
+            width = spaces.width(connection)
+            if width >= 0:
+                question.require_width(width)
+            # What a transaction has not committed yet is seen by itself alone, so it is not in the index.
+            usable = memory == "resident" and not session.in_transaction and width > 0
+            try:
+                view = index.view(connection) if usable else None
+            except CorruptRowError:
+                view, usable = None, False  # it may be a row that the filter leaves out
+            if view is not None or last or not usable:
+                try:
+                    return _answers(connection, view, question, explain)
+                except StaleIndexError:
+                    index.discard()
+                    if last:
+                        return _answers(connection, None, question, explain)
+        try:
+            index.load()
+        except CorruptRowError:
+            memory = "stream"
+    raise AssertionError("the last attempt answers")
+
+
+def _answers(connection: _core.Connection, view: View | None, question: Question, explain: bool) -> Any:
+    notes = _Notes(path="stream" if view is None else "resident")
+    if question.k == 0 or not len(question.queries):
+        found = [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
+    elif view is None:
+        found = _streamed(connection, question, notes)
+    else:
+        found = _from_codes(connection, view, question, notes)
+    with notes.stage("hits"):
+        answers = [
+            _hits(connection, query, rowids, scores, question)
+            for query, (rowids, scores) in zip(question.queries, found, strict=True)
+        ]
+    if explain:
+        for answer in answers:
+            answer.explain = notes.explain()
+    return answers[0] if question.single else answers
+
+
+class _Notes:
+    """What a search did, for ``explain``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.rows = self.passed = self.scored = 0
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def explain(self) -> Explain:
+        return Explain(self._path, self.rows, self.passed, self.scored, dict(self._seconds))
+
+
+def _from_codes(
+    connection: _core.Connection, view: View, question: Question, notes: _Notes
+) -> list[tuple[Ints, Floats]]:
+    with notes.stage("filter"):
+        positions = view.chosen(connection, question.chosen)
+    notes.rows = view.rows
+    notes.passed = notes.rows if positions is None else len(positions)
+    with notes.stage("scan"):
+        candidates = view.codes.candidates(
+            question.queries, question.k, view.count, view.dead, positions, question.least, question.most
         )
-    answers = [_nearest(connection, row, int(k), chosen, min_score) for row in matrix]
-    return answers[0] if single else answers
+    found = []
+    with notes.stage("rescore"):
+        for query, (rows, low, high) in zip(question.queries, candidates, strict=True):
+            rowids = view.codes.rowids(rows)
+            order = np.argsort(rowids)
+            rowids = rowids[order]
+            scores = _core.score_rows(
+                connection, "SELECT embedding FROM nodes WHERE rowid = ?", rowids, query
+            )
+            # The bounds hold for the row that was encoded; where they do not, it is another one by now.
+            if not ((scores >= low[order]) & (scores <= high[order])).all():
+                raise StaleIndexError
+            notes.scored += len(rowids)
+            found.append((rowids, scores))
+    return found
 
 
-def _is_vector(query: Any) -> bool:
-    try:
-        return np.ndim(query) == 1
-    except ValueError:  # rows of different widths; the check to come says which
-        return False
+def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[tuple[Ints, Floats]]:
+    where, values = question.chosen.sql()
+    found = []
+    with notes.stage("scan"):
+        for query in question.queries:
+            rowids, scores, notes.rows = _core.score_vectors(
+                connection,
+                f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL",
+                values,
+                query,
+                question.k,
+                question.least,
+                question.most,
+            )
+            found.append((rowids, scores))
+    notes.passed = notes.scored = notes.rows
+    return found
 
 
-def _unit_queries(queries: Any) -> npt.NDArray[np.float64]:
-    """(q, d) float64 of unit rows: a query is rounded to float32 once, when it is handed over, at most."""
-    checked = _core.to_fafcas(queries)
-    exact = np.asarray(queries, dtype=np.float64)
-    scale = np.abs(exact).max(axis=1, keepdims=True, initial=np.finfo(float).tiny)
-    scaled: npt.NDArray[np.float64] = exact / scale
-    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True) if checked.size else scaled
-
-
-def _nearest(
-    connection: _core.Connection,
-    query: npt.NDArray[np.float64],
-    k: int,
-    chosen: Filter,
-    min_score: float | None,
-) -> list[Hit]:
-    where, values = chosen.sql()
-    rowids, scores = _core.score_vectors(
-        connection,
-        f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL",
-        values,
-        query,
-    )
-    if min_score is not None:
-        keep = scores >= min_score
-        rowids, scores = rowids[keep], scores[keep]
-    if k < len(scores):
+def _hits(
+    connection: _core.Connection, query: Floats, rowids: Ints, scores: Floats, question: Question
+) -> Hits:
+    """The best of these rows, in order: by score, then by id."""
+    if question.least > -np.inf:
+        rowids, scores = rowids[scores >= question.least], scores[scores >= question.least]
+    if question.after is None and question.k < len(scores):
         # Everything that ties with the k-th is looked at: the ids decide among them.
-        threshold = -np.partition(-scores, k - 1)[k - 1] if k else np.inf
-        keep = scores >= threshold
-        rowids, scores = rowids[keep], scores[keep]
+        threshold = -np.partition(-scores, question.k - 1)[question.k - 1] if question.k else np.inf
+        rowids, scores = rowids[scores >= threshold], scores[scores >= threshold]
     named = {
         rowid: (node_id, title, path)
         for rowid, node_id, title, path in connection.execute(
@@ -118,4 +232,39 @@ def _nearest(
         for rowid, score in zip(rowids.tolist(), scores.tolist(), strict=True)
     ]
     hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits[:k]
+    if question.after is not None:
+        score, last = question.after
+        hits = [hit for hit in hits if (-hit.score, hit.id) > (-score, last)]
+    if question.mmr is not None:
+        hits = most_diverse(connection, hits[: question.k], question.wanted, question.mmr)
+    return Hits(hits[: question.wanted])
+
+
+def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None:
+    if after is None:
+        return None
+    if isinstance(after, Hit):
+        return after.score, after.id
+    try:
+        score, last = after
+        return float(score), str(last)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"after={after!r}; give the last hit of the page before, or its (score, id)"
+        ) from error
+
+
+def _is_vector(query: Any) -> bool:
+    try:
+        return np.ndim(query) == 1
+    except ValueError:  # rows of different widths; the check to come says which
+        return False
+
+
+def _unit_queries(queries: Any) -> Floats:
+    """(q, d) float64 of unit rows: a query is rounded to float32 once, when it is handed over, at most."""
+    checked = _core.to_fafcas(queries)
+    exact = np.asarray(queries, dtype=np.float64)
+    scale = np.abs(exact).max(axis=1, keepdims=True, initial=np.finfo(float).tiny)
+    scaled: Floats = exact / scale
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True) if checked.size else scaled

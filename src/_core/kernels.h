@@ -1,0 +1,209 @@
+/* Dot products of int8 codes, one version for each kind of processor; `kernels_choose` picks at run time.
+
+   A row is unsigned (its code plus 128), a query signed: the pair that vpdpbusd multiplies. Rows and
+   queries are `stride` bytes long, a multiple of 64, the query padded with zeros. An accumulator cannot
+   overflow below 66,000 dimensions. */
+#ifndef RESONANCE_KERNELS_H
+#define RESONANCE_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define QUERIES 4 /* that one call of `many` scores */
+
+typedef void (*one_kernel)(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, int32_t *out);
+typedef void (*many_kernel)(const uint8_t *rows, size_t stride, size_t count, const int8_t *queries,
+                            int32_t *out, size_t out_stride);
+typedef size_t (*pass_kernel)(const int32_t *sums, const float *scale, const float *error, size_t count,
+                              float query_scale, int32_t shift, float slack, float least, float *middle,
+                              uint32_t *passed);
+
+typedef int (*encode_kernel)(const float *vector, size_t width, size_t stride, uint8_t *codes, float *scale,
+                             float *error, float *norm);
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE void one_body(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, int32_t *out) {
+    for (size_t r = 0; r < count; r++, rows += stride) {
+        int32_t sum = 0;
+        for (size_t i = 0; i < stride; i++)
+            sum += rows[i] * query[i];
+        out[r] = sum;
+    }
+}
+
+INLINE void many_body(const uint8_t *rows, size_t stride, size_t count, const int8_t *q, int32_t *out,
+                      size_t out_stride) {
+    for (size_t r = 0; r < count; r++, rows += stride) {
+        int32_t a = 0, b = 0, c = 0, d = 0;
+        for (size_t i = 0; i < stride; i++) {
+            a += rows[i] * q[i];
+            b += rows[i] * q[stride + i];
+            c += rows[i] * q[2 * stride + i];
+            d += rows[i] * q[3 * stride + i];
+        }
+        out[r] = a, out[r + out_stride] = b, out[r + 2 * out_stride] = c, out[r + 3 * out_stride] = d;
+    }
+}
+
+/* Scores in the middle of their bounds, and the rows whose upper bound reaches `least`. */
+INLINE size_t pass_body(const int32_t *sums, const float *scale, const float *error, size_t count,
+                        float query_scale, int32_t shift, float slack, float least, float *middle,
+                        uint32_t *passed) {
+    size_t n = 0;
+    for (size_t r = 0; r < count; r++)
+        middle[r] = (float)(sums[r] - shift) * scale[r] * query_scale;
+    for (size_t r = 0; r < count; r++) {
+        passed[n] = (uint32_t)r;
+        n += middle[r] + error[r] + slack >= least;
+    }
+    return n;
+}
+
+#define LANES 16 /* sums side by side: the compiler may not change the order of float additions by itself */
+
+/* Codes of one row; 0, or -1 if it is not finite. `norm` grows to the length of what they decode to. */
+INLINE int encode_body(const float *vector, size_t width, size_t stride, uint8_t *codes, float *scale,
+                       float *error, float *norm) {
+    float largest[LANES] = {0}, finite[LANES] = {0}, s, inverse;
+    double lost[LANES] = {0}, kept[LANES] = {0};
+    size_t whole = width - width % LANES;
+#define EACH(...)                                                                                            \
+    for (size_t i = 0; i < whole; i += LANES)                                                                \
+        for (size_t j = 0; j < LANES; j++) {                                                                 \
+            float value = vector[i + j];                                                                     \
+            size_t at = i + j;                                                                               \
+            (void)at;                                                                                        \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    for (size_t at = whole, j = 0; at < width; at++, j++) {                                                  \
+        float value = vector[at];                                                                            \
+        __VA_ARGS__                                                                                          \
+    }
+    EACH(float size = fabsf(value); largest[j] = size > largest[j] ? size : largest[j]; finite[j] += value * 0.0f;)
+    for (size_t j = 1; j < LANES; j++) {
+        largest[0] = largest[j] > largest[0] ? largest[j] : largest[0];
+        finite[0] += finite[j];
+    }
+    if (!(finite[0] == 0))
+        return -1;
+    s = largest[0] / 127;
+    inverse = s > 1e-37f ? 1 / s : 0; /* else the row is all error, which is true enough */
+    EACH(int code = (int)(value * inverse + (value < 0 ? -0.5f : 0.5f)); double decoded = (double)code * s;
+         double difference = value - decoded; codes[at] = (uint8_t)(code + 128);
+         lost[j] += difference * difference; kept[j] += decoded * decoded;)
+#undef EACH
+    memset(codes + width, 128, stride - width);
+    for (size_t j = 1; j < LANES; j++)
+        lost[0] += lost[j], kept[0] += kept[j];
+    *scale = s;
+    *error = (float)(sqrt(lost[0]) * 1.000001);
+    float length = (float)(sqrt(kept[0]) * 1.000001);
+    *norm = length > *norm ? length : *norm;
+    return 0;
+}
+
+#define VERSION(name, attributes)                                                                            \
+    attributes static void one_##name(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, \
+                                      int32_t *out) {                                                        \
+        one_body(rows, stride, count, query, out);                                                           \
+    }                                                                                                        \
+    attributes static size_t pass_##name(const int32_t *sums, const float *scale, const float *error,        \
+                                         size_t count, float query_scale, int32_t shift, float slack,        \
+                                         float least, float *middle, uint32_t *passed) {                     \
+        return pass_body(sums, scale, error, count, query_scale, shift, slack, least, middle, passed);       \
+    }                                                                                                        \
+    attributes static int encode_##name(const float *vector, size_t width, size_t stride, uint8_t *codes,    \
+                                        float *scale, float *error, float *norm) {                           \
+        return encode_body(vector, width, stride, codes, scale, error, norm);                                \
+    }
+#define VERSION_OF_MANY(name, attributes)                                                                    \
+    attributes static void many_##name(const uint8_t *rows, size_t stride, size_t count, const int8_t *q,    \
+                                       int32_t *out, size_t out_stride) {                                    \
+        many_body(rows, stride, count, q, out, out_stride);                                                  \
+    }
+
+VERSION(plain, )
+VERSION_OF_MANY(plain, )
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#define AVX2 __attribute__((target("avx2,fma")))
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512")))
+
+VERSION(avx2, AVX2)
+VERSION_OF_MANY(avx2, AVX2)
+VERSION(vnni, VNNI)
+
+/* The sums of four accumulators, in order. */
+VNNI static inline __m128i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
+    __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    __m512i all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(all), _mm512_extracti64x4_epi64(all, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+/* Four rows against four queries: eight loads feed sixteen multiplications. */
+VNNI static void many_vnni(const uint8_t *rows, size_t stride, size_t count, const int8_t *q, int32_t *out,
+                           size_t out_stride) {
+    size_t r = 0;
+    for (; r + 4 <= count; r += 4, rows += 4 * stride) {
+        __m512i s[4][4];
+        for (int a = 0; a < 4; a++)
+            for (int b = 0; b < 4; b++)
+                s[a][b] = _mm512_setzero_si512();
+        for (size_t i = 0; i < stride; i += 64) {
+            __m512i row[4];
+            for (int b = 0; b < 4; b++)
+                row[b] = _mm512_loadu_si512(rows + b * stride + i);
+            for (int a = 0; a < 4; a++) {
+                __m512i query = _mm512_loadu_si512(q + a * stride + i);
+                for (int b = 0; b < 4; b++)
+                    s[a][b] = _mm512_dpbusd_epi32(s[a][b], row[b], query);
+            }
+        }
+        for (int a = 0; a < 4; a++)
+            _mm_storeu_si128((__m128i *)(out + a * out_stride + r),
+                             sums_of_four(s[a][0], s[a][1], s[a][2], s[a][3]));
+    }
+    for (int a = 0; a < 4; a++)
+        one_vnni(rows, stride, count - r, q + a * stride, out + a * out_stride + r);
+}
+#endif
+
+static one_kernel score_one = one_plain;
+static many_kernel score_many = many_plain;
+static pass_kernel rows_that_pass = pass_plain;
+static encode_kernel encode_row = encode_plain;
+
+/* By name ("vnni", "avx2", "plain"), or the best this machine can run; NULL if it cannot run that one. */
+static const char *kernels_choose(const char *wanted) {
+#define CHOOSE(name)                                                                                         \
+    if (wanted == NULL || strcmp(wanted, #name) == 0) {                                                      \
+        score_one = one_##name, score_many = many_##name, rows_that_pass = pass_##name;                      \
+        encode_row = encode_##name;                                                                          \
+        return #name;                                                                                        \
+    }
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
+        CHOOSE(vnni)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        CHOOSE(avx2)
+#endif
+    CHOOSE(plain)
+    return NULL;
+#undef CHOOSE
+}
+
+#undef AVX2
+#undef VNNI
+#undef VERSION
+#undef VERSION_OF_MANY
+#undef INLINE
+#endif

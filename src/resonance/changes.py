@@ -1,0 +1,78 @@
+"""The log of changed nodes, by which a search learns what to look at again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from resonance._core import Connection, NodePlan
+
+_TRIGGERS_UP_TO = 1000
+"""Rows for which triggers write the log; beyond, one row for all of them costs less than firing does."""
+
+EVERYTHING = (-(2**63), 2**63 - 1)
+
+
+class Moment(NamedTuple):
+    """A state of the nodes: two that are equal are the same. The schema's number also changes when a file
+    is vacuumed, which gives nodes other rowids, or replaced."""
+
+    schema: int
+    seq: int
+
+
+def moment(connection: Connection) -> Moment:
+    """The state that ``connection`` sees."""
+    schema = connection.execute("PRAGMA schema_version")[0][0]
+    seq = connection.execute("SELECT max(seq) FROM node_changes")[0][0]
+    return Moment(schema, seq or 0)
+
+
+def since(connection: Connection, before: Moment, now: Moment) -> list[tuple[int, int]] | None:
+    """Ranges of rowids that changed, ascending, apart from each other; None if the log does not tell."""
+    oldest = connection.execute("SELECT min(seq) FROM node_changes")[0][0]
+    if (
+        before.schema != now.schema
+        or before.seq > now.seq
+        or (oldest is not None and oldest > before.seq + 1)
+    ):
+        return None
+    ranges: list[tuple[int, int]] = []
+    for low, high in connection.execute(
+        "SELECT low, high FROM node_changes WHERE seq > ? ORDER BY low", (before.seq,)
+    ):
+        if (low, high) == EVERYTHING:
+            return None
+        if ranges and low <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(ranges[-1][1], high))
+        else:
+            ranges.append((low, high))
+    return ranges
+
+
+@contextlib.contextmanager
+def in_bulk(writer: Connection, plans: Sequence[NodePlan]) -> Iterator[None]:
+    """Write these plans in here; the log gets one row if they are large."""
+    if sum(plan.count for plan in plans) <= _TRIGGERS_UP_TO:
+        yield
+        return
+    before, updated = _last_rowid(writer), sum(plan.updated for plan in plans)
+    writer.set_triggers(False)
+    try:
+        yield
+    finally:
+        writer.set_triggers(True)
+    after = _last_rowid(writer)
+    if sum(plan.updated for plan in plans) > updated:
+        _log(writer, *EVERYTHING)
+    elif after > before:
+        _log(writer, before + 1, after)
+
+
+def _last_rowid(connection: Connection) -> int:
+    return int(connection.execute("SELECT max(rowid) FROM nodes")[0][0] or 0)
+
+
+def _log(writer: Connection, low: int, high: int) -> None:
+    writer.execute("INSERT INTO node_changes (low, high) VALUES (?, ?)", (low, high))

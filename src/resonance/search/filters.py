@@ -1,0 +1,97 @@
+"""Conditions on nodes, evaluated before anything is scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from resonance.errors import InputError
+
+Where = str | tuple[str, Sequence[Any]]
+
+
+class Filter:
+    """Conditions on nodes; all must hold.
+
+    Args:
+        domain, type, layer: equal to these.
+        ids: one of these.
+        where: a condition in SQL over the columns of ``nodes``, such as ``"date >= '2026-01-01'"``; or a
+            pair of it and the values of its ``?`` parameters.
+
+    Raises:
+        InputError: ``where`` is not one condition.
+    """
+
+    def __init__(
+        self,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        ids: Iterable[str] | None = None,
+        where: Where | None = None,
+    ) -> None:
+        self._equal = {"type": type, "domain": domain, "layer": layer}
+        for name, value in self._equal.items():
+            if value is not None and not isinstance(value, str):
+                raise InputError(f"{name}={value!r}; give a text")
+        self._ids = None if ids is None else json.dumps([ids] if isinstance(ids, str) else list(ids))
+        condition, values = (where, ()) if where is None or isinstance(where, str) else where
+        self._where, self._values = condition, list(values)
+        if condition is not None:
+            _require_one_condition(condition)
+
+    @property
+    def labels(self) -> tuple[str | None, str | None, str | None]:
+        """What type, domain and layer must be, or None."""
+        return self._equal["type"], self._equal["domain"], self._equal["layer"]
+
+    @property
+    def beyond_labels(self) -> Filter | None:
+        """The conditions that are not about type, domain and layer; None if there are none."""
+        if self._ids is None and self._where is None:
+            return None
+        rest = Filter()
+        rest._ids, rest._where, rest._values = self._ids, self._where, self._values
+        return rest
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """A condition and the values of its parameters."""
+        conditions, values = [], []
+        for name, value in self._equal.items():
+            if value is not None:
+                conditions.append(f"{name} = ?")
+                values.append(value)
+        if self._ids is not None:
+            conditions.append("id IN (SELECT value FROM json_each(?))")
+            values.append(self._ids)
+        if self._where is not None:
+            conditions.append(f"({self._where})")
+            values += self._values
+        return " AND ".join(conditions) or "1", values
+
+
+_QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
+
+
+def _require_one_condition(sql: str) -> None:
+    """It may not end the parentheses it is put in, nor the statement, nor hide the rest in a comment."""
+    if not isinstance(sql, str) or not sql.strip() or "\0" in sql:
+        raise InputError(f"where={sql!r}; give a condition in SQL over the columns of nodes")
+    depth, quote = 0, None
+    for position, character in enumerate(sql):
+        if quote is not None:
+            quote = None if character == quote else quote
+        elif character in _QUOTES:
+            quote = _QUOTES[character]
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        if quote is None and (depth < 0 or character == ";" or sql[position : position + 2] in ("--", "/*")):
+            raise InputError(
+                f"where={sql!r}: {character!r} at character {position} ends the condition; give one, "
+                f"and put values into parameters: (condition, [values])"
+            )
+    if depth or quote is not None:
+        raise InputError(f"where={sql!r}: {'a quote' if quote else 'a parenthesis'} is not closed")

@@ -1,0 +1,149 @@
+"""The vectors of a database as codes that stay in memory, and follow what anybody writes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from resonance import changes, spaces
+from resonance._core import Codes, Connection
+from resonance.matrix import READERS, ROWS_PER_READER
+from resonance.search.filters import Filter
+from resonance.session import Session
+
+_COLUMNS = "SELECT rowid, embedding, type, domain, layer FROM nodes"
+_MOST_RANGES = 4096
+"""Beyond so many ranges of changed rows reading all of them costs less."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rows of one moment. What it refers to is never changed, only added to beyond ``count``."""
+
+    moment: changes.Moment
+    codes: Codes
+    count: int
+    dead: npt.NDArray[np.uint8] | None
+
+    @property
+    def rows(self) -> int:
+        """How many nodes have a vector."""
+        return self.count - (0 if self.dead is None else int(self.dead.sum()))
+
+    def chosen(self, connection: Connection, chosen: Filter) -> npt.NDArray[np.int64] | None:
+        """Positions of the rows that pass a filter, ascending; None for all."""
+        positions = None
+        if any(label is not None for label in chosen.labels):
+            positions = self.codes.labelled(chosen.labels, self.count)
+        if (rest := chosen.beyond_labels) is not None:
+            where, values = rest.sql()
+            found = connection.query(f"SELECT rowid FROM nodes WHERE {where} ORDER BY rowid", values)
+            rowids = np.fromiter((row[0] for row in found), np.int64, len(found))
+            located = self.codes.locate(rowids, rowids, self.count)
+            positions = located if positions is None else np.intersect1d(positions, located, True)
+        if positions is not None and self.dead is not None:
+            positions = positions[self.dead[positions] == 0]
+        return positions
+
+
+class VectorIndex:
+    """Loads codes when they are first asked for, and reads only changed rows from then on.
+
+    Threads share it: each search works on a :class:`View`, which stays as it is while another thread
+    brings the next one up.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._view: View | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory it takes; 0 before the first search."""
+        view = self._view
+        return 0 if view is None else view.codes.nbytes + (0 if view.dead is None else view.dead.nbytes)
+
+    def view(self, connection: Connection) -> View | None:
+        """The view of the moment that ``connection`` sees; None if only :meth:`load` can make it."""
+        now = changes.moment(connection)
+        view = self._view
+        if view is not None and view.moment == now:
+            return view
+        if view is None or view.moment.schema != now.schema or view.moment.seq > now.seq:
+            return None
+        with self._lock:
+            view = self._view
+            if view is None or view.moment == now:
+                return view
+            try:
+                self._view = self._refreshed(connection, view, now)
+            except BaseException:
+                self._view = None  # half of the changed rows may have been added
+                raise
+            return self._view
+
+    def load(self) -> None:
+        """Read all vectors, if there is no view of the newest moment."""
+        with self._session.snapshots(READERS) as connections, self._lock:
+            first = connections[0]
+            now, view, width = changes.moment(first), self._view, spaces.width(first)
+            newer = view is not None and view.moment.schema == now.schema and view.moment.seq >= now.seq
+            if newer or width < 0:
+                return
+            self._view = None  # before the next one takes its memory
+            codes = Codes(width)
+            low, high = first.execute("SELECT min(rowid), max(rowid) FROM nodes")[0]
+            if low is None:
+                self._view = View(now, codes, 0, None)
+                return
+            span = high + 1 - low
+            readers = max(1, min(len(connections), span // ROWS_PER_READER))
+            cuts = [low + span * number // readers for number in range(readers + 1)]
+
+            def read(number: int) -> Codes:
+                part = Codes(codes.width)
+                _append(part, connections[number], cuts[number], cuts[number + 1] - 1)
+                return part
+
+            if readers == 1:
+                _append(codes, first, low, high)
+            else:
+                with ThreadPoolExecutor(readers) as pool:
+                    for part in pool.map(read, range(readers)):
+                        codes.absorb(part)
+            self._view = View(now, codes, codes.count, None)
+
+    def discard(self) -> None:
+        """Forget what is in memory; the next search reads it again."""
+        with self._lock:
+            self._view = None
+
+    def _refreshed(self, connection: Connection, view: View, now: changes.Moment) -> View | None:
+        ranges = changes.since(connection, view.moment, now)
+        if ranges is None or len(ranges) > _MOST_RANGES or spaces.width(connection) != view.codes.width:
+            return None
+        if not ranges:
+            return replace(view, moment=now)
+        lows, highs = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
+        gone = view.codes.locate(lows, highs, view.count)
+        for low, high in ranges:
+            _append(view.codes, connection, low, high)
+        count = view.codes.count
+        dead = view.dead
+        if gone.size or dead is not None:
+            before, dead = dead, np.zeros(count, np.uint8)
+            if before is not None:
+                dead[: view.count] = before
+            dead[gone] = 1
+            if int(dead.sum()) > max(_MOST_RANGES, count // 4):
+                return None
+        return View(now, view.codes, count, dead)
+
+
+def _append(codes: Codes, connection: Connection, low: int, high: int) -> None:
+    codes.append(connection, f"{_COLUMNS} WHERE rowid BETWEEN ? AND ? AND embedding IS NOT NULL", (low, high))
