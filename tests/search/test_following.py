@@ -51,7 +51,7 @@ def test_single_rows(db, loads):
     db.delete_nodes(["n3", "n4"])
     assert not {"n3", "n4"} & found(db)
     db.insert_node({"id": "n5", "embedding": np.ones(WIDTH)})
-    assert db.search(np.ones(WIDTH), 1)[0] == ("n5", pytest.approx(1), None, None)
+    assert db.search(np.ones(WIDTH), 1)[0][:2] == ("n5", pytest.approx(1))
     db.insert_node({"id": "n6", "type": "tag"})
     assert "n6" in found(db, type="tag")
     assert "n6" not in found(db, type="note")
