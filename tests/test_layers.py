@@ -17,8 +17,8 @@ ORDER = """
     migrate
     factory
     session
-    history rows
-    spaces
+    history rows parallel
+    changes spaces
     search
     arrow bulk matrix rebuild stats
     database

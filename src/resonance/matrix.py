@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from resonance import _core, spaces
 from resonance.model import EmbeddingMatrix, FloatArray
+from resonance.parallel import READERS, piece_by_piece, readers, rowids
 from resonance.search.filters import Filter
 from resonance.session import Session
-
-ROWS_PER_READER = 8192
-"""A second connection pays only for more rows than this."""
-
-READERS = min(4, os.cpu_count() or 1)
-
-ROWS_AT_ONCE = 8192
-"""Rows that a reader takes at a time: a processor that others use as well then holds up nobody."""
-
-SCAN_CACHE_KIB = 256
-"""Of each reader's page cache, while there are several."""
 
 
 def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
@@ -32,11 +19,10 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
     with session.snapshots(READERS) as connections:
         first = connections[0]
         width = spaces.width(first)
-        # Two questions: SQLite answers each from an end of the tree, but both together by reading all of it.
-        bounds = [first.execute(f"SELECT {end}(rowid) FROM nodes")[0][0] for end in ("min", "max")]
-        if width < 0 or bounds[0] is None:
+        bounds = rowids(first)
+        if width < 0 or bounds is None:
             return EmbeddingMatrix([], np.empty((0, max(width, 0)), dtype=np.float32))
-        low, high = int(bounds[0]), int(bounds[1]) + 1
+        low, high = bounds
         span = high - low
         if where != "1" or span > _rows_at_most(first):
             # Few of the rowids are wanted or in use: counting first is cheaper than room for all.
@@ -46,47 +32,26 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
             names = _core.read_vectors(first, f"SELECT id, embedding FROM nodes WHERE {where}", values, out)
             return EmbeddingMatrix(names.to_list(), out)
         out = np.empty((span, width), dtype=np.float32)
-        readers = max(1, min(len(connections), span // ROWS_PER_READER))
-        if readers == 1:
+        useful = readers(connections, span)
+        if useful == 1:
             names = _read_range(first, low, high, out)
             return EmbeddingMatrix(names.to_list(), out[: len(names)])
-        return _read_side_by_side(connections[:readers], low, out)
+        return _read_side_by_side(connections[:useful], low, out)
 
 
 def _read_side_by_side(connections: list[_core.Connection], low: int, out: FloatArray) -> EmbeddingMatrix:
-    """Rowids from ``low`` on, as many as ``out`` has room for, piece by piece by whoever is free."""
-    idle = list(connections)
-    starts = range(0, len(out), ROWS_AT_ONCE)
+    """Rowids from ``low`` on, as many as ``out`` has room for."""
     ids: list[str] = []
 
-    def read(start: int) -> _core.Names:
-        connection = idle.pop()
-        try:
-            piece = out[start : start + ROWS_AT_ONCE]
-            return _read_range(connection, low + start, low + start + len(piece), piece)
-        finally:
-            idle.append(connection)
+    def read(connection: _core.Connection, start: int, stop: int) -> _core.Names:
+        return _read_range(connection, start, stop, out[start - low : stop - low])
 
-    with _small_caches(connections), ThreadPoolExecutor(len(connections)) as pool:
-        for start, names in zip(starts, pool.map(read, starts), strict=True):
-            # Close the gap that nodes without a vector left at the end of a piece.
-            if start != len(ids):
-                out[len(ids) : len(ids) + len(names)] = out[start : start + len(names)]
-            ids += names.to_list()
+    for start, names in piece_by_piece(connections, low, low + len(out), read):
+        # Close the gap that nodes without a vector left at the end of a piece.
+        if start - low != len(ids):
+            out[len(ids) : len(ids) + len(names)] = out[start - low : start - low + len(names)]
+        ids += names.to_list()
     return EmbeddingMatrix(ids, out[: len(ids)])
-
-
-@contextlib.contextmanager
-def _small_caches(connections: list[_core.Connection]) -> Iterator[None]:
-    """Each page is read once: in a cache that the processor's holds, it is copied from there."""
-    sizes = [connection.execute("PRAGMA cache_size")[0][0] for connection in connections]
-    for connection in connections:
-        connection.execute(f"PRAGMA cache_size = -{SCAN_CACHE_KIB}")
-    try:
-        yield
-    finally:
-        for connection, size in zip(connections, sizes, strict=True):
-            connection.execute(f"PRAGMA cache_size = {size}")
 
 
 def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
@@ -97,17 +62,17 @@ def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
             width = spaces.width(connection)
             if width < 0:
                 return
-            rowids = connection.execute(
+            found = connection.execute(
                 "SELECT min(rowid), max(rowid), count(*) FROM (SELECT rowid FROM nodes "
                 "WHERE embedding IS NOT NULL AND rowid > ? ORDER BY rowid LIMIT ?)",
                 (last, size),
             )[0]
-            if not rowids[2]:
+            if not found[2]:
                 return
-            out = np.empty((rowids[2], width), dtype=np.float32)
-            names = _read_range(connection, rowids[0], rowids[1] + 1, out)
+            out = np.empty((found[2], width), dtype=np.float32)
+            names = _read_range(connection, found[0], found[1] + 1, out)
         yield EmbeddingMatrix(names.to_list(), out)
-        last = rowids[1]
+        last = found[1]
 
 
 def _read_range(connection: _core.Connection, start: int, stop: int, out: FloatArray) -> _core.Names:

@@ -1,11 +1,14 @@
-"""Reading all nodes with several connections, each a range of rowids."""
+"""Reading all nodes, piece by piece, with several connections."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from resonance._core import Connection
 
 T = TypeVar("T")
 
@@ -14,17 +17,54 @@ READERS = min(4, os.cpu_count() or 1)
 ROWS_PER_READER = 8192
 """A second connection pays only for more rows than this."""
 
+ROWS_AT_ONCE = 8192
+"""Rows that a reader takes at a time: a processor that others use as well then holds up nobody."""
 
-def cuts(low: int, high: int, connections: int) -> list[int]:
-    """Where ranges of low..high (not included) begin, one for each reader that pays, and where the last ends."""
-    span = high - low
-    readers = max(1, min(connections, span // ROWS_PER_READER))
-    return [low + span * number // readers for number in range(readers + 1)]
+SCAN_CACHE_KIB = 256
+"""Of each reader's page cache, while there are several."""
 
 
-def in_parallel(read: Callable[[int], T], count: int) -> list[T]:
-    """``read(0)``, ``read(1)``, ... in threads of their own; they release the GIL."""
-    if count == 1:
-        return [read(0)]
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(read, range(count)))
+def rowids(connection: Connection) -> tuple[int, int] | None:
+    """The first rowid and the one behind the last; None if there are no nodes."""
+    # Two questions: SQLite answers each from an end of the tree, but both together by reading all of it.
+    low, high = (connection.execute(f"SELECT {end}(rowid) FROM nodes")[0][0] for end in ("min", "max"))
+    return None if low is None else (int(low), int(high) + 1)
+
+
+def readers(connections: Sequence[Connection], span: int) -> int:
+    """How many of them it pays to read ``span`` rowids with."""
+    return max(1, min(len(connections), span // ROWS_PER_READER))
+
+
+def piece_by_piece(
+    connections: Sequence[Connection], low: int, high: int, read: Callable[[Connection, int, int], T]
+) -> Iterator[tuple[int, T]]:
+    """What ``read(connection, start, stop)`` returns for each piece of low..high (not included), in order.
+
+    Each connection is used by one thread at a time, whoever is free takes the next piece.
+    """
+    idle = list(connections)
+    starts = range(low, high, ROWS_AT_ONCE)
+
+    def one(start: int) -> T:
+        connection = idle.pop()
+        try:
+            return read(connection, start, min(start + ROWS_AT_ONCE, high))
+        finally:
+            idle.append(connection)
+
+    with _small_caches(connections), ThreadPoolExecutor(len(connections)) as pool:
+        yield from zip(starts, pool.map(one, starts), strict=True)
+
+
+@contextlib.contextmanager
+def _small_caches(connections: Sequence[Connection]) -> Iterator[None]:
+    """Each page is read once: in a cache that the processor's holds, it is copied from there."""
+    sizes = [connection.execute("PRAGMA cache_size")[0][0] for connection in connections]
+    for connection in connections:
+        connection.execute(f"PRAGMA cache_size = -{SCAN_CACHE_KIB}")
+    try:
+        yield
+    finally:
+        for connection, size in zip(connections, sizes, strict=True):
+            connection.execute(f"PRAGMA cache_size = {size}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from resonance import changes, spaces
 from resonance._core import Codes, Connection
-from resonance.matrix import READERS, ROWS_PER_READER
+from resonance.parallel import READERS, piece_by_piece, readers, rowids
 from resonance.search.filters import Filter
 from resonance.session import Session
 
@@ -97,25 +96,16 @@ class VectorIndex:
                 return
             self._view = None  # before the next one takes its memory
             codes = Codes(width)
-            low, high = first.execute("SELECT min(rowid), max(rowid) FROM nodes")[0]
-            if low is None:
-                self._view = View(now, codes, 0, None)
-                return
-            span = high + 1 - low
-            readers = max(1, min(len(connections), span // ROWS_PER_READER))
-            cuts = [low + span * number // readers for number in range(readers + 1)]
-
-            def read(number: int) -> Codes:
-                part = Codes(codes.width)
-                _append(part, connections[number], cuts[number], cuts[number + 1] - 1)
-                return part
-
-            if readers == 1:
-                _append(codes, first, low, high)
-            else:
-                with ThreadPoolExecutor(readers) as pool:
-                    for part in pool.map(read, range(readers)):
-                        codes.absorb(part)
+            bounds = rowids(first)
+            if bounds is not None:
+                useful = connections[: readers(connections, bounds[1] - bounds[0])]
+                parts = {connection: Codes(width) for connection in useful}
+                for _ in piece_by_piece(
+                    useful, *bounds, lambda connection, *piece: _append(parts[connection], connection, *piece)
+                ):
+                    pass
+                for part in parts.values():
+                    codes.absorb(part)
             self._view = View(now, codes, codes.count, None)
 
     def discard(self) -> None:
@@ -132,7 +122,7 @@ class VectorIndex:
         lows, highs = np.array(ranges, np.int64).reshape(-1, 2).T.copy()
         gone = view.codes.locate(lows, highs, view.count)
         for low, high in ranges:
-            _append(view.codes, connection, low, high)
+            _append(view.codes, connection, low, high + 1)
         count = view.codes.count
         dead = view.dead
         if gone.size or dead is not None:
@@ -145,5 +135,7 @@ class VectorIndex:
         return View(now, view.codes, count, dead)
 
 
-def _append(codes: Codes, connection: Connection, low: int, high: int) -> None:
-    codes.append(connection, f"{_COLUMNS} WHERE rowid BETWEEN ? AND ? AND embedding IS NOT NULL", (low, high))
+def _append(codes: Codes, connection: Connection, start: int, stop: int) -> None:
+    codes.append(
+        connection, f"{_COLUMNS} WHERE rowid >= ? AND rowid < ? AND embedding IS NOT NULL", (start, stop)
+    )
