@@ -122,6 +122,8 @@ CREATE TABLE files (
     body_hash TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX idx_files_body ON files (body_hash);
+
 -- The sections of long notes. Each is a node; its text stands at a span of the document's file, in
 -- bytes. hash is that of the span, by which it is found again when the file has shifted; text_hash
 -- that of all its vector stands for.

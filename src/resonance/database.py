@@ -229,10 +229,18 @@ class ResonanceDB:
             self.insert_node({"id": id, **fields})
 
     def delete_nodes(self, ids: Iterable[str]) -> int:
-        """Delete nodes with their edges; links to them become unresolved. Returns how many there were."""
-        chosen = json.dumps(sorted(rows.distinct_ids(ids)))
+        """Delete nodes with their edges; links to them become unresolved. Returns how many there were.
+
+        The sections of a document go with it, and are not counted.
+        """
+        wanted = rows.distinct_ids(ids)
         doomed = "SELECT value FROM json_each(?)"
         with self._session.writing() as writer:
+            found = writer.query(
+                f"SELECT node FROM sections WHERE document IN ({doomed})", (json.dumps(sorted(wanted)),)
+            )
+            sections = {node for (node,) in found} - wanted
+            chosen = json.dumps(sorted(wanted | sections))
             History(writer).nodes_deleted(chosen)
             writer.execute(
                 "UPDATE links SET state = 'unresolved', target = NULL, mark = NULL "
@@ -241,13 +249,14 @@ class ResonanceDB:
             )
             for table, column in (
                 ("links", "source"),
+                ("sections", "node"),
                 ("files", "node"),
                 ("edges", "source"),
                 ("edges", "target"),
                 ("nodes", "id"),
             ):
                 writer.execute(f"DELETE FROM {table} WHERE {column} IN ({doomed})", (chosen,))
-            return writer.changes
+            return writer.changes - len(sections)
 
     def delete_edges(self, edges: Iterable[Edge | Sequence[Any]]) -> int:
         """Delete edges given as (source, target, type, ...). Returns how many there were."""

@@ -236,9 +236,13 @@ class InsertReport:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts and sizes. Times are seconds; ``*_p99`` are over the last 1,024 write transactions."""
+    """Counts and sizes; ``sections`` are among the ``nodes``.
+
+    Times are seconds; ``*_p99`` are over the last 1,024 write transactions.
+    """
 
     nodes: int
+    sections: int
     edges: int
     vectors: int
     db_size_bytes: int

@@ -19,6 +19,7 @@ def read_stats(session: Session) -> Stats:
             connection.execute(one + what)[0][0]
             for what in (
                 "nodes",
+                "sections",
                 "edges",
                 "nodes WHERE embedding IS NOT NULL",
                 "nodes WHERE meta LIKE '%semantic_tokens%'",
@@ -34,9 +35,10 @@ def read_stats(session: Session) -> Stats:
     waits, holds = list(session.waits), list(session.holds)
     return Stats(
         nodes=numbers[0],
-        edges=numbers[1],
-        vectors=numbers[2],
-        semantic_tokens=numbers[3],
+        sections=numbers[1],
+        edges=numbers[2],
+        vectors=numbers[3],
+        semantic_tokens=numbers[4],
         db_size_bytes=pages * page_size,
         links=links,
         types=types,

@@ -33,10 +33,11 @@ from resonance.vault.report import IngestReport
 from resonance.vault.settings import DEFAULT_DATABASE, VaultSettings
 from resonance.words import counted, some
 
-# Nodes of the live database that neither a file nor a tag accounts for.
+# Nodes of the live database that neither a file nor a section of one nor a tag accounts for.
 _STRAY_NODES = """
 SELECT count(*) FROM live.nodes AS old
 WHERE NOT EXISTS (SELECT 1 FROM live.files WHERE files.node = old.id)
+  AND NOT EXISTS (SELECT 1 FROM live.sections WHERE sections.node = old.id)
   AND NOT (old.type IS 'tag' AND old.layer IS 'tag')
   AND NOT EXISTS (SELECT 1 FROM main.nodes WHERE nodes.id = old.id)
 """
@@ -46,6 +47,8 @@ _STRAY_EDGES = """
 SELECT count(*) FROM live.edges AS old
 LEFT JOIN live.files ON files.node = old.source
 WHERE (files.path IS NULL OR old.context_source IS NOT files.path)
+  AND NOT EXISTS (SELECT 1 FROM live.sections
+                  WHERE sections.node = old.source AND sections.document = old.target)
   AND NOT EXISTS (SELECT 1 FROM main.edges
                   WHERE edges.source = old.source AND edges.target = old.target AND edges.type = old.type)
 """

@@ -23,9 +23,10 @@ from resonance.vault.report import IngestReport
 from resonance.vault.resolve import Resolver
 from resonance.vault.root import Root
 from resonance.vault.scan import FoundFile, Scan, scan, territory
+from resonance.vault.sections import sections_of
 from resonance.vault.settings import VaultSettings
 from resonance.vault.store import ReadNote, Store
-from resonance.vault.vectors import Vectors
+from resonance.vault.vectors import Vector, Vectors
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
@@ -101,7 +102,7 @@ class _Run:
         self.pace = self.store.pace
         self.before = self.store.properties()
         self.known = self.store.known_files()
-        self.rules = ledger.digest([RULES, *settings.reading.signature()])
+        self.rules = ledger.digest([RULES, *settings.reading.signature(), *settings.sections.told()])
         self.other_rules = self.before.get("vault.rules") != self.rules
         self.found = Scan()
         self.gone: list[str] = []
@@ -188,7 +189,7 @@ class _Run:
     def read_changed(self) -> None:
         """Read, parse, embed and write the files that may have changed."""
         done = 0
-        for batch in self.pace.batches(self.candidates):
+        for batch in self.pace.batches(self.candidates, _weight):
             read: list[ReadNote] = []
             touched: list[tuple[int, int, int, str]] = []
             for file in batch:
@@ -196,7 +197,7 @@ class _Run:
                     self._read(file, read, touched)
                 except ContentError as error:
                     self.problems.append(Problem(file.path, error.line, error.reason))
-            vectors = self.vectors.of([r.note for r in read])
+            vectors = self.vectors.of([(r.note, r.sections) for r in read])
             renamed = [
                 known.node
                 for r in read
@@ -218,28 +219,31 @@ class _Run:
             self.unchanged += 1
             touched.append((file.size, mtime_ns, file.inode, file.path))
         else:
-            read.append(
-                ReadNote(
-                    file, parse_note(file.path, data, self.settings.reading), self.ids[file.path], mtime_ns
-                )
-            )
+            note, node = parse_note(file.path, data, self.settings.reading), self.ids[file.path]
+            sections = sections_of(note, data, node, self.settings.sections)
+            read.append(ReadNote(file, note, node, mtime_ns, sections))
 
     def fill_vectors(self) -> None:
         """Embed the notes that have no vector though they have not changed: the model is new."""
         pending = set(self.vectors.pending()) - {document.path for document in self.documents}
         waiting = [file for file in self.found.files if file.path in pending]
         done = 0
-        for batch in self.pace.batches(waiting):
+        for batch in self.pace.batches(waiting, _weight):
             notes = []
             for file in batch:
                 try:
                     data, _ = self.root.read(file.disk_path)
                     if file_hash(data) == self.known[file.path].hash:
-                        notes.append(parse_note(file.path, data, self.settings.reading))
+                        note = parse_note(file.path, data, self.settings.reading)
+                        node = self.ids[file.path]
+                        notes.append((note, sections_of(note, data, node, self.settings.sections)))
                 except ContentError:
                     continue  # it changed since the scan; the next ingest reports it
-            vectors = self.vectors.of(notes)
-            self.store.write_vectors([self.ids[note.path] for note in notes], vectors)
+            found: dict[str, Vector] = {}
+            for (note, sections), vectors in zip(notes, self.vectors.of(notes), strict=True):
+                found[self.ids[note.path]] = vectors.note
+                found |= {s.node: v for s, v in zip(sections, vectors.sections, strict=True)}
+            self.store.write_vectors(found)
             done += len(batch)
             self.progress("embed", done, len(waiting))
 
@@ -295,7 +299,8 @@ class _Run:
         counts = self.db.query(
             "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM nodes WHERE type = 'tag'), "
             "(SELECT count(*) FROM nodes WHERE type = 'page' AND layer = 'page'), "
-            "(SELECT count(*) FROM edges), (SELECT count(*) FROM nodes WHERE embedding IS NOT NULL)"
+            "(SELECT count(*) FROM edges), (SELECT count(*) FROM sections), "
+            "(SELECT count(*) FROM nodes WHERE embedding IS NOT NULL AND layer IS NOT 'section')"
         )[0]
         links = dict(self.db.query("SELECT state, count(*) FROM links GROUP BY state ORDER BY state"))
         indexed = len(self.documents)
@@ -310,12 +315,18 @@ class _Run:
             tags=counts[1],
             pages=counts[2],
             edges=counts[3],
-            vectors=counts[4],
+            sections=counts[4],
+            vectors=counts[5],
             links=links,
             skipped=self.found.skipped,
             embedding=self.db.space,
             embedding_note=self.vectors.note,
         )
+
+
+def _weight(file: FoundFile) -> int:
+    """About how many nodes a file becomes."""
+    return 1 + file.size // 1_000
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

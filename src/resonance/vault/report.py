@@ -21,8 +21,8 @@ class IngestReport:
         problems: what could not be indexed, each with its path and reason. What an earlier ingest
             made of such a file stays.
         complete: False when a folder could not be read; then nothing was removed.
-        nodes: notes in the database; tags: nodes of tags; pages: nodes of pages that have no file
-            (Logseq); edges, vectors: all of them.
+        nodes: notes in the database; sections, tags: nodes of these; pages: nodes of pages that have no
+            file (Logseq). edges: all of them; vectors: all but those of sections.
         links: the ledger by state.
         skipped: entries passed over, by reason.
         embedding: the space of the vectors; embedding_note: why there are none, or fewer.
@@ -36,6 +36,7 @@ class IngestReport:
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
     nodes: int = 0
+    sections: int = 0
     tags: int = 0
     pages: int = 0
     edges: int = 0
@@ -56,6 +57,7 @@ class IngestReport:
             "problems": [problem._asdict() for problem in self.problems],
             "complete": self.complete,
             "nodes": self.nodes,
+            "sections": self.sections,
             "tags": self.tags,
             "pages": self.pages,
             "edges": self.edges,

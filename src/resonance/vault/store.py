@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resonance.vault.note import ParsedNote
 from resonance.vault.pace import Pace
 from resonance.vault.scan import FoundFile
-from resonance.vault.vectors import Vector
+from resonance.vault.sections import Section, title_of
+from resonance.vault.vectors import NoteVectors, Vector
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
+
+
+PART_OF = "PART_OF"
+"""The type of the edge from a section to its document."""
 
 
 class KnownFile(NamedTuple):
@@ -34,6 +39,7 @@ class ReadNote(NamedTuple):
     note: ParsedNote
     node: str
     mtime_ns: int
+    sections: Sequence[Section] = ()
 
 
 class Store:
@@ -75,11 +81,11 @@ class Store:
     def write(
         self,
         read: Sequence[ReadNote],
-        vectors: Sequence[Vector],
+        vectors: Sequence[NoteVectors],
         renamed: Sequence[str],
         touched: Sequence[tuple[int, int, int, str]],
     ) -> None:
-        """One batch: nodes and their files, which stay unfinished.
+        """One batch: nodes, those of their sections, and their files, which stay unfinished.
 
         Args:
             renamed: nodes that these notes had until now under other ids.
@@ -95,6 +101,7 @@ class Store:
             if renamed:
                 self.db.delete_nodes(renamed)
             self._insert_notes(read, vectors)
+            self._replace_sections(connection, read, vectors)
             connection.executemany(
                 "INSERT INTO files (path, node, size, mtime_ns, inode, hash, body_hash) "
                 "VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT (path) DO UPDATE SET "
@@ -106,17 +113,21 @@ class Store:
                 ],
             )
 
-    def write_vectors(self, nodes: Sequence[str], vectors: Sequence[Vector]) -> None:
-        """Give vectors to nodes that are there."""
-        if nodes:
-            with self.pace.measured(), self.db.transaction():
-                self.db.insert_nodes(id=nodes, embedding=list(vectors))
+    def write_vectors(self, nodes: Mapping[str, Vector]) -> None:
+        """Give vectors to nodes, as far as they are there."""
+        with self.pace.measured(), self.db.transaction():
+            there = self.db.query(
+                "SELECT id FROM nodes WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(nodes)),),
+            )
+            if there:
+                self.db.insert_nodes(
+                    id=[node for (node,) in there], embedding=[nodes[node] for (node,) in there]
+                )
 
-    def _insert_notes(self, read: Sequence[ReadNote], vectors: Sequence[Vector]) -> None:
+    def _insert_notes(self, read: Sequence[ReadNote], vectors: Sequence[NoteVectors]) -> None:
         kept = self._kept([r.node for r in read])
         none = (None, None)
-        # Before there is a space there is no vector to take back, nor a width to say none with.
-        stored: dict[str, Any] = {} if self.db.space is None else {"embedding": list(vectors)}
         self.db.insert_nodes(
             id=[r.node for r in read],
             type=[r.note.type or "document" for r in read],
@@ -127,8 +138,65 @@ class Store:
             meta=[_meta(r.note) for r in read],
             date=[r.note.date or kept.get(r.node, none)[0] for r in read],
             summary=[r.note.summary or kept.get(r.node, none)[1] for r in read],
-            **stored,
+            **self._embedding([vector.note for vector in vectors]),
         )
+
+    def _replace_sections(
+        self, connection: Any, read: Sequence[ReadNote], vectors: Sequence[NoteVectors]
+    ) -> None:
+        """Make the sections of some notes what they are now; those that stay keep their nodes."""
+        chosen = json.dumps([r.node for r in read])
+        before = connection.query(
+            "SELECT node FROM sections WHERE document IN (SELECT value FROM json_each(?))", (chosen,)
+        )
+        found = [(r, section) for r in read for section in r.sections]
+        if before:
+            connection.execute(
+                "DELETE FROM sections WHERE document IN (SELECT value FROM json_each(?))", (chosen,)
+            )
+            gone = {node for (node,) in before} - {section.node for _, section in found}
+            if gone:
+                self.db.delete_nodes(gone)
+        if not found:
+            return
+        nodes = [section.node for _, section in found]
+        self.db.insert_nodes(
+            id=nodes,
+            type="section",
+            title=[title_of(r.note.title, section.heading) for r, section in found],
+            domain="knowledge",
+            layer="section",
+            hash=[section.hash for _, section in found],
+            **self._embedding([vector for each in vectors for vector in each.sections]),
+        )
+        connection.executemany(
+            "INSERT INTO sections (node, document, ordinal, heading, span_start, span_end, hash, text_hash) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    section.node,
+                    r.node,
+                    ordinal,
+                    json.dumps(section.heading, ensure_ascii=False),
+                    section.start,
+                    section.end,
+                    section.hash,
+                    section.text_hash,
+                )
+                for r in read
+                for ordinal, section in enumerate(r.sections)
+            ],
+        )
+        self.db.insert_edges(
+            source=nodes,
+            target=[r.node for r, _ in found],
+            type=PART_OF,
+            context_source=[r.note.path for r, _ in found],
+        )
+
+    def _embedding(self, vectors: list[Vector]) -> dict[str, Any]:
+        # Before there is a space there is no vector to take back, nor a width to say none with.
+        return {} if self.db.space is None else {"embedding": vectors}
 
     def _kept(self, nodes: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
         """Dates and summaries that did not come from frontmatter: id -> (date, summary).

@@ -1,25 +1,35 @@
-"""The vectors of a vault's notes: reused where the text is the same, else embedded.
+"""The vectors of a vault's notes and sections: reused where the text is the same, else embedded.
 
-The model is loaded only when a text has to be embedded.
+A note without sections has the vector of its text; one with sections has the mean of theirs. The model
+is loaded only when a text has to be embedded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from resonance._core import to_fafcas
 from resonance.model import FloatArray
 from resonance.vault.embed import Embedder, checked_embed, choose_embedder
 from resonance.vault.note import ParsedNote
+from resonance.vault.sections import Section
 from resonance.vault.settings import VaultSettings
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
 Vector = FloatArray | None
+
+
+class NoteVectors(NamedTuple):
+    """The vectors of a note and of its sections, in their order; None where there is none to be had."""
+
+    note: Vector
+    sections: tuple[Vector, ...] = ()
 
 
 class Vectors:
@@ -53,7 +63,6 @@ class Vectors:
         self._embedder = embedder
         self._ready = False
         self._saved: dict[str, FloatArray] = {}
-        self._by_text: dict[str, str] | None = None
         # Vectors of a model nobody named give way only to one that somebody did.
         self._asked = embedder is not None or settings.model is not None or replace
         self._model = settings.model or "default"
@@ -74,35 +83,35 @@ class Vectors:
         return json.dumps({"model": self._model, "space": self._embedder.space})
 
     def save(self, nodes: Sequence[str]) -> None:
-        """Keep the vectors of nodes that are about to be deleted."""
-        if not nodes:
-            return
-        for text, blob in self.db.query(
-            "SELECT f.body_hash, n.embedding FROM files AS f JOIN nodes AS n ON n.id = f.node "
-            "WHERE n.id IN (SELECT value FROM json_each(?)) AND n.embedding IS NOT NULL",
-            (json.dumps(list(nodes)),),
-        ):
-            self._saved[text] = np.frombuffer(blob, dtype="<f4")
+        """Keep the vectors of notes that are about to be deleted."""
+        if nodes:
+            chosen = json.dumps(list(nodes))
+            self._saved |= _fetch(self.db, _OF_NODES, (chosen, chosen))
 
-    def of(self, notes: Sequence[ParsedNote]) -> list[Vector]:
-        """One vector a note, in their order; None where there is none to be had."""
+    def of(self, notes: Sequence[tuple[ParsedNote, Sequence[Section]]]) -> list[NoteVectors]:
+        """The vectors of notes and of their sections."""
         if not notes:
             return []
         if not self._complete:
             self._load()
-        texts = {note.body_hash for note in notes}
-        known = self._stored(self.db, texts) | {t: v for t, v in self._saved.items() if t in texts}
-        missing = [note for note in notes if note.body_hash not in known]
+        texts: dict[str, ParsedNote | Section] = {}
+        for note, sections in notes:
+            texts |= {section.text_hash: section for section in sections}
+            if not sections:
+                texts[note.body_hash] = note
+        known: dict[str, FloatArray] = {t: v for t, v in self._saved.items() if t in texts}
+        known |= _of_texts(self.db, [text for text in texts if text not in known])
+        missing = [text for text in texts if text not in known]
         was_complete = self._complete
         embedder = self._load() if missing else None
         if was_complete and not self._complete:
             return self.of(notes)  # the model turned out to be another one, and nothing fits it
         if missing and embedder is not None:
-            known |= self._from_elsewhere(embedder, {note.body_hash for note in missing})
-            missing = [note for note in missing if note.body_hash not in known]
-            rows = checked_embed(embedder, [note.embedding_text for note in missing])
-            known |= {note.body_hash: row for note, row in zip(missing, rows, strict=True)}
-        return [known.get(note.body_hash) for note in notes]
+            if self.reuse_from is not None and self.reuse_from.space == embedder.space:
+                known |= _of_texts(self.reuse_from, missing)
+                missing = [text for text in missing if text not in known]
+            known |= _embedded(embedder, {text: texts[text] for text in missing})
+        return [_vectors(note, sections, known) for note, sections in notes]
 
     def pending(self) -> list[str]:
         """Paths of finished notes without a vector, where that is because the model is another one."""
@@ -112,7 +121,9 @@ class Vectors:
             path
             for (path,) in self.db.query(
                 "SELECT f.path FROM files AS f JOIN nodes AS n ON n.id = f.node "
-                "WHERE n.embedding IS NULL AND f.hash <> '' ORDER BY f.path"
+                "WHERE f.hash <> '' AND (n.embedding IS NULL OR EXISTS (SELECT 1 FROM sections AS s "
+                "JOIN nodes AS m ON m.id = s.node WHERE s.document = f.node AND m.embedding IS NULL)) "
+                "ORDER BY f.path"
             )
         ]
 
@@ -132,7 +143,7 @@ class Vectors:
         if old == new:
             return True
         holders = {node for (node,) in self.db.query("SELECT id FROM nodes WHERE embedding IS NOT NULL")}
-        others = holders - self.ours
+        others = holders - self.ours - self._sections_of_ours()
         if old is not None and holders and not self._asked:
             self.note = (
                 f"the stored vectors are by {old.name} ({old.dims} dimensions), not by {new.name}, the "
@@ -151,35 +162,58 @@ class Vectors:
             connection.execute("DELETE FROM properties WHERE key = 'vault.vectors'")
         self._complete = False
         self._saved.clear()
-        self._by_text = {}
         if old is not None and holders:
             self.note = f"{len(holders)} vectors of {old.name} were dropped for those of {new.name}"
         return True
 
-    def _stored(self, db: ResonanceDB, texts: set[str]) -> dict[str, FloatArray]:
-        """Vectors of equal texts in the database as it was when the run began."""
-        if self._by_text is None:
-            self._by_text = dict(db.query("SELECT body_hash, node FROM files"))
-        return _fetch(db, {self._by_text[t]: t for t in texts if t in self._by_text})
-
-    def _from_elsewhere(self, embedder: Embedder, texts: set[str]) -> dict[str, FloatArray]:
-        other = self.reuse_from
-        if other is None or other.space != embedder.space:
-            return {}
-        nodes = other.query(
-            "SELECT node, body_hash FROM files WHERE body_hash IN (SELECT value FROM json_each(?))",
-            (json.dumps(sorted(texts)),),
-        )
-        return _fetch(other, dict(nodes))
+    def _sections_of_ours(self) -> set[str]:
+        stored = self.db.query("SELECT node, document FROM sections")
+        return {node for node, document in stored if document in self.ours}
 
 
-def _fetch(db: ResonanceDB, texts: dict[str, str]) -> dict[str, FloatArray]:
-    """The vectors of some nodes, by the hash of their texts; ``texts`` maps node -> hash."""
-    if not texts:
-        return {}
-    found = db.query(
-        "SELECT id, embedding FROM nodes WHERE id IN (SELECT value FROM json_each(?)) "
-        "AND embedding IS NOT NULL",
-        (json.dumps(sorted(texts)),),
+_OF_SECTIONS = (
+    "SELECT s.text_hash, n.embedding FROM sections AS s JOIN nodes AS n ON n.id = s.node "
+    "WHERE n.embedding IS NOT NULL AND "
+)
+# The vector of a note with sections is not that of its text.
+_OF_SHORT_NOTES = (
+    "SELECT f.body_hash, n.embedding FROM files AS f JOIN nodes AS n ON n.id = f.node "
+    "WHERE n.embedding IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM sections AS s WHERE s.document = f.node) AND "
+)
+_CHOSEN = "IN (SELECT value FROM json_each(?))"
+_OF_NODES = f"{_OF_SECTIONS} s.document {_CHOSEN} UNION ALL {_OF_SHORT_NOTES} f.node {_CHOSEN}"
+_OF_TEXTS = f"{_OF_SECTIONS} s.text_hash {_CHOSEN} UNION ALL {_OF_SHORT_NOTES} f.body_hash {_CHOSEN}"
+
+
+def _of_texts(db: ResonanceDB, texts: Sequence[str]) -> dict[str, FloatArray]:
+    """The stored vectors of some texts, by their hashes."""
+    chosen = json.dumps(sorted(texts))
+    return _fetch(db, _OF_TEXTS, (chosen, chosen)) if texts else {}
+
+
+def _fetch(db: ResonanceDB, sql: str, values: tuple[str, str]) -> dict[str, FloatArray]:
+    return {text: np.frombuffer(blob, dtype="<f4") for text, blob in db.query(sql, values)}
+
+
+def _embedded(embedder: Embedder, texts: dict[str, ParsedNote | Section]) -> dict[str, FloatArray]:
+    """New vectors, by the hashes of their texts, as they will be stored; without those of all zeros."""
+    rows = checked_embed(
+        embedder, [text.text if isinstance(text, Section) else text.embedding_text for text in texts.values()]
     )
-    return {texts[node]: np.frombuffer(blob, dtype="<f4") for node, blob in found}
+    return {text: to_fafcas(row) for text, row in zip(texts, rows, strict=True) if row.any()}
+
+
+def _vectors(note: ParsedNote, sections: Sequence[Section], known: dict[str, FloatArray]) -> NoteVectors:
+    if not sections:
+        return NoteVectors(known.get(note.body_hash))
+    found = tuple(known.get(section.text_hash) for section in sections)
+    return NoteVectors(_mean([row for row in found if row is not None]), found)
+
+
+def _mean(rows: Sequence[FloatArray]) -> Vector:
+    """The direction of the mean of unit vectors; None if there is none."""
+    if not rows:
+        return None
+    total = np.sum(rows, axis=0, dtype=np.float64)
+    return to_fafcas(total) if total.any() else None
