@@ -38,7 +38,7 @@ from resonance.model import (
 )
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.rows import NODE_COLUMNS
-from resonance.search.exact import Memory, Options, Question, search
+from resonance.search.exact import GroupBy, Memory, Options, Question, search
 from resonance.search.filters import Filter, Where
 from resonance.search.index import VectorIndex
 from resonance.search.why import why_not
@@ -429,6 +429,7 @@ class ResonanceDB:
         after: Hit | tuple[float, str] | None = None,
         mmr: float | None = None,
         memory: Memory = "resident",
+        group_by: GroupBy | None = None,
         explain: bool = False,
         hydrate: bool | ContentPolicy = False,
     ) -> Any:
@@ -447,6 +448,8 @@ class ResonanceDB:
             memory: ``"resident"`` keeps int8 codes of all vectors, a good quarter of their bytes, from the
                 first search on, and follows what anybody writes; ``"stream"`` reads the database each
                 time. The answers are the same.
+            group_by: ``"document"``: one hit for each document, with the score of the best of it and its
+                sections; conditions are then about the document, and ``hit.section`` is the best section.
             explain: set ``explain`` of the hits.
 
         Returns:
@@ -459,7 +462,7 @@ class ResonanceDB:
             ContentError: with ``hydrate``, no root is known, or as the policy says.
         """
         chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
-        question = Question(query, k, chosen, min_score=min_score, after=after, mmr=mmr)
+        question = Question(query, k, chosen, min_score=min_score, after=after, mmr=mmr, group_by=group_by)
         found = search(self._session, self._index, question, memory, explain)
         if hydrate is False:
             return found
@@ -477,10 +480,14 @@ class ResonanceDB:
     def _hydrated(self, found: Any, policy: ContentPolicy) -> Any:
         """Hits, or lists of hits, with their contents."""
         answers: list[Hits] = [found] if isinstance(found, Hits) else found
-        ids = list(dict.fromkeys(hit.id for hits in answers for hit in hits))
+        ids = list(dict.fromkeys(hit.section or hit.id for hits in answers for hit in hits))
         contents = {content.id: content for content in self.content_many(ids, policy=policy)}
         for hits in answers:
-            hits[:] = [hit._replace(content=contents[hit.id]) for hit in hits if hit.id in contents]
+            hits[:] = [
+                hit._replace(content=contents[node])
+                for hit in hits
+                if (node := hit.section or hit.id) in contents
+            ]
         return found
 
     @overload

@@ -95,7 +95,13 @@ class Link(NamedTuple):
 class Hit(NamedTuple):
     """One answer of a search. ``score`` is the cosine similarity, in [-1, 1].
 
-    ``content`` is the node's text as it is now, if the search was asked to hydrate; else None.
+    Attributes:
+        id: the node; the document where hits are grouped by document.
+        path: its file, or that of the document it is a section of.
+        content: the text as it is now, if the search was asked to hydrate; of the section if there is one.
+        section: the section that scored, if it was one: the node itself, or the best one of the document.
+        heading: its heading path, outermost first; span: its place in the file, in bytes; document: whose
+            section it is.
     """
 
     id: str
@@ -103,6 +109,10 @@ class Hit(NamedTuple):
     title: str | None = None
     path: str | None = None
     content: Content | None = None
+    section: str | None = None
+    heading: tuple[str, ...] = ()
+    span: tuple[int, int] | None = None
+    document: str | None = None
 
 
 class Explain(NamedTuple):

@@ -22,10 +22,12 @@ def most_diverse(connection: Connection, hits: Sequence[Hit], k: int, balance: f
     stored = dict(
         connection.execute(
             "SELECT id, embedding FROM nodes WHERE id IN (SELECT value FROM json_each(?))",
-            (json.dumps([hit.id for hit in hits]),),
+            (json.dumps([hit.section or hit.id for hit in hits]),),
         )
     )
-    vectors = np.array([np.frombuffer(stored[hit.id], "<f4") for hit in hits], dtype=np.float64)
+    vectors = np.array(
+        [np.frombuffer(stored[hit.section or hit.id], "<f4") for hit in hits], dtype=np.float64
+    )
     scores = np.array([hit.score for hit in hits])
     nearness = np.full(len(hits), -np.inf)
     left = np.ones(len(hits), dtype=bool)

@@ -20,6 +20,7 @@ from resonance.search.index import VectorIndex, View
 from resonance.session import Session
 
 Memory = Literal["resident", "stream"]
+GroupBy = Literal["document"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -36,6 +37,7 @@ class Options(TypedDict, total=False):
     after: tuple[float, str] | Hit | None
     mmr: float | None
     memory: Memory
+    group_by: GroupBy | None
     explain: bool
     hydrate: bool | ContentPolicy
 
@@ -43,6 +45,9 @@ class Options(TypedDict, total=False):
 _ATTEMPTS = 3
 _DIVERSE_AMONG = 4
 """Among how many times k candidates diversity chooses."""
+
+_NODES_A_DOCUMENT = 4
+"""How many nodes are looked at for each document wanted, at first; and then that many times as many."""
 
 
 class StaleIndexError(Exception):
@@ -61,7 +66,10 @@ class Question:
         min_score: float | None = None,
         after: tuple[float, str] | Hit | None = None,
         mmr: float | None = None,
+        group_by: GroupBy | None = None,
     ) -> None:
+        if group_by not in (None, "document"):
+            raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
             raise InputError(f"k={k!r}; give a whole number, 0 or more")
         if mmr is not None and not 0 <= mmr <= 1:
@@ -70,16 +78,20 @@ class Question:
             raise InputError(f"min_score={min_score!r}; give a number")
         self.single = _is_vector(query)
         self.queries = _unit_queries([query] if self.single else query)
-        self.k = int(k) if mmr is None else _DIVERSE_AMONG * int(k)
         self.wanted = int(k)
-        self.chosen = chosen
+        self.candidates = int(k) if mmr is None else _DIVERSE_AMONG * int(k)
+        self.grouped = group_by is not None
+        # How many nodes to look at; documents are more than one each.
+        self.k = _NODES_A_DOCUMENT * self.candidates if self.grouped else self.candidates
+        self.chosen = chosen.of_documents() if self.grouped else chosen
         self.mmr = mmr
         self.least = -np.inf if min_score is None else float(min_score)
         self.after = _position(after)
 
     @property
     def most(self) -> float:
-        return np.inf if self.after is None else self.after[0]
+        # A document of the page before may have sections that score less than its last hit.
+        return np.inf if self.after is None or self.grouped else self.after[0]
 
     def require_width(self, width: int) -> None:
         if self.queries.shape[1] != width:
@@ -126,21 +138,28 @@ def search(session: Session, index: VectorIndex, question: Question, memory: Mem
 
 def _answers(connection: _core.Connection, view: View | None, question: Question, explain: bool) -> Any:
     notes = _Notes(path="stream" if view is None else "resident")
-    if question.k == 0 or not len(question.queries):
-        found = [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
-    elif view is None:
-        found = _streamed(connection, question, notes)
-    else:
-        found = _from_codes(connection, view, question, notes)
-    with notes.stage("hits"):
-        answers = [
-            _hits(connection, query, rowids, scores, question)
-            for query, (rowids, scores) in zip(question.queries, found, strict=True)
-        ]
+    while True:
+        found = _nearest(connection, view, question, notes)
+        with notes.stage("hits"):
+            hits = (_hits(connection, rowids, scores, question) for rowids, scores in found)
+            answers = [each for each in hits if each is not None]
+        if len(answers) == len(found):
+            break
+        question.k *= _NODES_A_DOCUMENT
     if explain:
         for answer in answers:
             answer.explain = notes.explain()
     return answers[0] if question.single else answers
+
+
+def _nearest(
+    connection: _core.Connection, view: View | None, question: Question, notes: _Notes
+) -> list[tuple[Ints, Floats]]:
+    if question.k == 0 or not len(question.queries):
+        return [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
+    if view is None:
+        return _streamed(connection, question, notes)
+    return _from_codes(connection, view, question, notes)
 
 
 class _Notes:
@@ -208,36 +227,56 @@ def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -
     return found
 
 
-def _hits(
-    connection: _core.Connection, query: Floats, rowids: Ints, scores: Floats, question: Question
-) -> Hits:
-    """The best of these rows, in order: by score, then by id."""
+def _hits(connection: _core.Connection, rowids: Ints, scores: Floats, question: Question) -> Hits | None:
+    """The best of these rows, or of the documents they belong to, in order: by score, then by id.
+
+    None where there may be more documents than these rows belong to, and more are wanted.
+    """
+    all_there_are = len(scores) < question.k or bool((scores < question.least).any())
     if question.least > -np.inf:
         rowids, scores = rowids[scores >= question.least], scores[scores >= question.least]
-    if question.after is None and question.k < len(scores):
+    if (question.after is None or question.grouped) and question.k < len(scores):
         # Everything that ties with the k-th is looked at: the ids decide among them.
         threshold = -np.partition(-scores, question.k - 1)[question.k - 1] if question.k else np.inf
         rowids, scores = rowids[scores >= threshold], scores[scores >= threshold]
-    named = {
-        rowid: (node_id, title, path)
-        for rowid, node_id, title, path in connection.execute(
-            "SELECT nodes.rowid, nodes.id, nodes.title, files.path FROM nodes "
-            "LEFT JOIN files ON files.node = nodes.id "
-            "WHERE nodes.rowid IN (SELECT value FROM json_each(?))",
-            (json.dumps(rowids.tolist()),),
-        )
-    }
-    hits = [
-        Hit(named[rowid][0], score, named[rowid][1], named[rowid][2])
-        for rowid, score in zip(rowids.tolist(), scores.tolist(), strict=True)
-    ]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
+    hits = _named(connection, rowids, scores, question.grouped)
     if question.after is not None:
         score, last = question.after
         hits = [hit for hit in hits if (-hit.score, hit.id) > (-score, last)]
+    if question.grouped and len(hits) < question.candidates and not all_there_are:
+        return None
     if question.mmr is not None:
-        hits = most_diverse(connection, hits[: question.k], question.wanted, question.mmr)
+        hits = most_diverse(connection, hits[: question.candidates], question.wanted, question.mmr)
     return Hits(hits[: question.wanted])
+
+
+def _named(connection: _core.Connection, rowids: Ints, scores: Floats, grouped: bool) -> list[Hit]:
+    scored = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
+    hits = []
+    for rowid, node, title, path, document, heading, start, end, above in connection.execute(
+        "SELECT nodes.rowid, nodes.id, nodes.title, files.path, s.document, s.heading, s.span_start, "
+        "s.span_end, documents.title FROM nodes LEFT JOIN sections AS s ON s.node = nodes.id "
+        "LEFT JOIN files ON files.node = coalesce(s.document, nodes.id) "
+        "LEFT JOIN nodes AS documents ON documents.id = s.document "
+        "WHERE nodes.rowid IN (SELECT value FROM json_each(?))",
+        (json.dumps(rowids.tolist()),),
+    ):
+        hit = Hit(node, scored[rowid], title, path)
+        if document is not None:
+            hit = hit._replace(
+                section=node, heading=tuple(json.loads(heading)), span=(start, end), document=document
+            )
+            if grouped:
+                hit = hit._replace(id=document, title=above)
+        hits.append(hit)
+    # Of a document and a section of it that score the same, the document counts.
+    hits.sort(key=lambda hit: (-hit.score, hit.id, hit.section or ""))
+    if not grouped:
+        return hits
+    best: dict[str, Hit] = {}
+    for hit in hits:
+        best.setdefault(hit.id, hit)
+    return list(best.values())
 
 
 def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None:

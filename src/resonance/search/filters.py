@@ -57,6 +57,14 @@ class Filter:
         rest._ids, rest._where, rest._values = self._ids, self._where, self._values
         return rest
 
+    def of_documents(self) -> Filter:
+        """These conditions for documents: a section passes if its document does, whatever it is itself."""
+        where, values = self.sql()
+        if where == "1":
+            return self
+        belongs_to = "coalesce((SELECT document FROM sections WHERE sections.node = nodes.id), nodes.id)"
+        return Filter(where=(f"{belongs_to} IN (SELECT id FROM nodes WHERE {where})", values))
+
     def sql(self) -> tuple[str, list[Any]]:
         """A condition and the values of its parameters."""
         conditions, values = [], []
