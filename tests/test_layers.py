@@ -32,6 +32,7 @@ ORDER = """
 DOORS = {
     ("factory", "care.health"): "DatabaseFactory.perform_health_check is the contract's name for it",
     ("database", "vault.hydrate"): "db.content() reads from the vault",
+    ("database", "care.digest"): "db.digest() is part of looking after a database",
     ("model", "arrow"): "an EmbeddingMatrix can be handed out as Arrow",
 }
 

@@ -21,6 +21,7 @@ from resonance.model import (
     Checkpoint,
     Content,
     ContentPolicy,
+    Digest,
     Edge,
     EmbeddingMatrix,
     EmberState,
@@ -569,6 +570,16 @@ class ResonanceDB:
             given,
         )
         return [rows.link_from_row(row) for row in found]
+
+    def digest(self) -> Digest:
+        """Hashes of all that follows from the vault: equal for equal vaults, however they were ingested.
+
+        Raises:
+            CorruptRowError: a row holds text that is no UTF-8.
+        """
+        from resonance.care.digest import digest
+
+        return digest(self)
 
     def get_stats(self) -> Stats:
         """Counts and sizes, all of one moment."""

@@ -195,6 +195,27 @@ class Content(NamedTuple):
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a database says about its vault, in hashes: SHA-256, in hex.
+
+    Attributes:
+        root: of everything: the same vault, embedded by the same model, has the same root, whatever
+            the machine, the order and the history.
+        graph: of nodes, edges and the ledger of links; vectors: of the texts that have a vector.
+        leaves: id -> hash of each node, with its edges and links; in the order of ids.
+        documents: path -> hash of the node of each file.
+        version: of the algorithm, which the head of ``resonance.care.digest`` describes.
+    """
+
+    root: str
+    graph: str
+    vectors: str
+    leaves: Mapping[str, str] = field(repr=False)
+    documents: Mapping[str, str] = field(repr=False)
+    version: int = 1
+
+
 class HistoryEntry(NamedTuple):
     """One row of the audit trail. Order is by ``id``: clocks can go back, rowids do not."""
 

@@ -52,6 +52,38 @@ def test_doctor_of_one_that_is_not(run: Run, made: Path) -> None:
     assert "error" not in run("doctor", made).out
 
 
+def test_verify(run: Run, made: Path, model: Path) -> None:
+    before = database(made).read_bytes()
+    sound = run("verify", made, "--json")
+    assert (sound.code, sound.json["ok"], sound.json["differences"]) == (0, True, [])
+    digest = sound.json["digest"]["root"]
+    assert f"digest\t{digest}\n" in run("verify", made).out
+    assert run("verify", made, "--vectors", "--model", model).code == 0
+    assert database(made).read_bytes() == before
+
+    (made / "Car.md").write_text("# Car\n\nchanged\n")
+    (made / "New.md").write_text("new\n")
+    found = run("verify", made)
+    assert found.code == 1
+    assert (
+        found.out
+        == "added\tNew.md\tis not in the database\nedited\tCar.md\thas changed since it was indexed\n"
+    )
+    assert run("verify", made, "--exclude", "New.md", "--json").json["counts"] == {"edited": 1}
+    rebuilt = run("init", made, "--model", model, "--json").json
+    again = run("verify", made, "--json")
+    assert (again.code, again.json["digest"]["root"]) == (0, rebuilt["digest"])
+    assert rebuilt["digest"] != digest
+
+
+def test_verify_knows_the_options_of_the_ingest(run: Run, vault: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    assert run("init", vault, "--no-embed", "--exclude", "food", "--database", path).code == 0
+    assert run("verify", "--database", path).code == 0, "from anywhere"
+    assert run("verify", vault, "--database", path, "--exclude", "nothing").code == 1
+    assert run("verify", vault, "--database", path, "--vectors").code == 2, "there are none"
+
+
 def test_migrate(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "adopted.db"
     shutil.copyfile(FIXTURES / "amalfa-made.db", path)

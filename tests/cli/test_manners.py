@@ -23,6 +23,7 @@ READERS = {
     "explore": ("explore", "fruit"),
     "links": ("links",),
     "stats": ("stats",),
+    "verify": ("verify",),
     "migrate": ("migrate",),
     "backup": ("backup",),
     "vacuum": ("vacuum",),

@@ -21,6 +21,7 @@ import numpy as np
 from resonance._core import Connection
 from resonance.backup import BackupReport, backup_connection, backup_name
 from resonance.care import stored
+from resonance.care.digest import digest
 from resonance.database import ResonanceDB
 from resonance.errors import BrakeError, CorruptDatabaseError, RegenerateError
 from resonance.factory import PAGE_SIZE, DatabaseFactory
@@ -68,15 +69,18 @@ class Regeneration(IngestReport):
 
     Attributes:
         backup: the copy of the database as it was, made because not all of it could be built again.
+        digest: the digest of the new database (``db.digest().root``), as it was put in place.
         notes: what people should know about this run.
     """
 
     backup: str | None = None
     notes: tuple[str, ...] = ()
+    digest: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
-        return IngestReport.to_dict(self) | {"backup": self.backup, "notes": list(self.notes)}
+        told = {"backup": self.backup, "notes": list(self.notes), "digest": self.digest}
+        return IngestReport.to_dict(self) | told
 
 
 def regenerate(
@@ -121,6 +125,7 @@ def regenerate(
             if live is not None and not yes:
                 _brake(live, fresh, settings, report)
             _check(fresh, report)
+            report.digest = digest(fresh).root
         if progress is not None:
             progress("replace", 0, 0)
         if live is None:

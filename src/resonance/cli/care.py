@@ -1,21 +1,27 @@
-"""``stats``, ``doctor``, ``migrate``, ``backup``, ``vacuum``: looking after a database."""
+"""``stats``, ``doctor``, ``verify``, ``migrate``, ``backup``, ``vacuum``: looking after a database."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, safe
-from resonance.cli.place import Database, Json, Root, RootOption
+from resonance.cli.place import Database, Json, Model, Root, RootOption
+from resonance.cli.questions import embedder_of
+from resonance.cli.vault import Exclude, Sources
+from resonance.cli.vault import _progress as progress_bar
 from resonance.database import ResonanceDB
 from resonance.factory import DatabaseFactory
 from resonance.model import HealthReport, LinkState
 from resonance.words import counted, listed, size
+
+if TYPE_CHECKING:
+    from resonance.care.verify import Verification
 
 _MARKS = {"ok": ("✓", "green"), "info": ("·", "dim"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 
@@ -80,6 +86,65 @@ def doctor(
             _show(answer, report)
         if any(finding.level in ("warning", "error") for finding in report):
             raise typer.Exit(FINDINGS)
+
+
+def verify(
+    root: Root = None,
+    root_option: RootOption = None,
+    database: Database = None,
+    source: Sources = None,
+    exclude: Exclude = None,
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Embed every text again, and compare the vectors too.")
+    ] = False,
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the database with the vault, and name each difference; exit code 1 if there is one.
+
+    It says what `resonance init` would change, and changes nothing itself.
+    """
+    with answering(as_json) as answer:
+        from resonance.care.verify import open_untouched
+        from resonance.care.verify import verify as compare
+
+        where = place.find(root, root_option, database, sources=source, exclude=exclude, model=model)
+        with open_untouched(where.database, where.root) as db:
+            settings = place.settings_for(db, where)
+            embedder = embedder_of(db, where, model) if vectors else None
+            with progress_bar(answer) as progress:
+                found = compare(db, settings, embedder=embedder, progress=progress)
+        if as_json:
+            answer.document({"path": str(where.database), "root": str(settings.root), **found.to_dict()})
+        else:
+            _show_differences(answer, found)
+        if not found.ok:
+            raise typer.Exit(FINDINGS)
+
+
+def _show_differences(answer: Answer, found: Verification) -> None:
+    answer.table(
+        ("difference", "in", "what"),
+        [(each.kind, each.path or each.id or "", each.detail) for each in found.differences],
+        ("yellow", "", ""),
+    )
+    if found.differences:
+        answer.line() if answer.on_terminal else None
+        answer.note(
+            f"{counted(len(found.differences), 'difference')}; `resonance ingest` brings files up to "
+            f"date, `resonance init` builds everything anew"
+        )
+        return
+    answer.facts(
+        (
+            (
+                "verified",
+                f"{counted(len(found.stored.documents), 'note')}, each as the vault has it",
+            ),
+            ("vectors", "each is that of its text" if found.vectors else "not made again; --vectors does"),
+            ("digest", found.stored.root),
+        )
+    )
 
 
 def migrate(

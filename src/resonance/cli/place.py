@@ -11,7 +11,7 @@ import typer
 from resonance.cli.output import to_people
 from resonance.database import ResonanceDB
 from resonance.errors import SettingsError
-from resonance.vault.settings import VaultSettings, load_settings
+from resonance.vault.settings import VaultSettings, load_settings, settings_of
 
 Root = Annotated[
     Path | None,
@@ -45,6 +45,11 @@ class Place(NamedTuple):
     named: bool
 
     @property
+    def root(self) -> Path | None:
+        """The root if it was named; else a database knows its own."""
+        return self.settings.root if self.named else None
+
+    @property
     def database(self) -> Path:
         return self.settings.database
 
@@ -72,14 +77,26 @@ def find(
     return Place(settings, chosen is not None)
 
 
+def settings_for(db: ResonanceDB, place: Place) -> VaultSettings:
+    """The options, else what the last ingest was told, for the vault that ``db`` reads its text from.
+
+    Raises:
+        SettingsError: no root is known, or it is not there.
+    """
+    root = db.root
+    if root is None:
+        raise SettingsError(f"{db.path}: no vault has been ingested; name the root you mean")
+    told = {**settings_of(db, root).told, **place.settings.told}
+    return load_settings(root, database=place.database, **told)
+
+
 def open_for_reading(place: Place) -> ResonanceDB:
     """The database, which must exist. Its text is looked for below the root it was made from.
 
     Raises:
         CannotOpenError, NotADatabaseError: it is not there, or not one.
     """
-    root = place.settings.root if place.named else None
-    db = ResonanceDB(place.database, create=False, readonly=True, root=root)
+    db = ResonanceDB(place.database, create=False, readonly=True, root=place.root)
     tell_of_migration(db)
     return db
 

@@ -44,7 +44,7 @@ def search(
     with answering(as_json) as answer:
         where = place.find(None, root, database, model=model)
         with place.open_for_reading(where) as db:
-            embedder = _embedder_of(db, where, model)
+            embedder = embedder_of(db, where, model)
             hits = db.search(_vector(embedder, text), count, type=type)
             found = [(hit, *_state(db, hit.id)) for hit in hits]
         if as_json:
@@ -218,7 +218,7 @@ def _close(db: ResonanceDB, text: str) -> list[str]:
 # --- the model ----------------------------------------------------------------------------------------
 
 
-def _embedder_of(db: ResonanceDB, where: Place, asked: str | None) -> Embedder:
+def embedder_of(db: ResonanceDB, where: Place, asked: str | None) -> Embedder:
     """The model whose space the vectors belong to.
 
     Raises:

@@ -155,6 +155,7 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
             ),
             ("vectors", vectors),
             ("passed over", _passed_over(report)),
+            ("digest", getattr(report, "digest", "")),
             ("time", f"{report.seconds:.1f} s"),
         )
     )
