@@ -295,13 +295,13 @@ class Session:
         self._close_idle()
         self._writer.set_busy_timeout(0)
         try:
-            mode = self._writer.execute("PRAGMA journal_mode = TRUNCATE")[0][0]
+            mode = self._writer.execute("PRAGMA journal_mode = DELETE")[0][0]
         except BusyError:
             return False
         finally:
             self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
         self._writer.execute("PRAGMA synchronous = FULL")
-        self._outside_wal = bool(mode == "truncate")
+        self._outside_wal = bool(mode == "delete")
         return self._outside_wal
 
     def _return_to_wal(self) -> None:
