@@ -237,6 +237,31 @@ def test_a_part_is_found_where_it_is_now_or_not_at_all(
     assert (root / "a.md").read_bytes()[slice(*found.span)].decode() == wanted
 
 
+def test_a_section_of_the_database_is_its_part_of_the_file(make_vault: Make) -> None:
+    vault = make_vault({"a.md": NOTE})
+    vault.ingest()
+    record = part("Two")
+    assert record.span is not None
+    with vault.db.transaction() as writer:
+        vault.db.insert_nodes(id=["a#two"], type="section")
+        writer.execute(
+            "INSERT INTO sections VALUES ('a#two', 'a', 1, '[\"Two\"]', ?, ?, ?, 'x')",
+            (*record.span, record.span_hash),
+        )
+    found = vault.db.content("a#two")
+    assert (found.text, found.state, found.path) == ("# Two\n\nsecond 日本\n\n", "fresh", "a.md")
+    vault.write({"a.md": "new\n" + NOTE})
+    assert vault.db.content("a").state == "changed"
+    shifted = vault.db.content("a#two")
+    assert (shifted.text, shifted.state, shifted.span) == (
+        found.text, "moved", (record.span[0] + 4, record.span[1] + 4),
+    )  # fmt: skip
+    (vault.root / "a.md").write_text(NOTE)
+    (vault.root / "a.md").rename(vault.root / "b.md")
+    moved = vault.db.content("a#two")
+    assert (moved.text, moved.state, moved.path, moved.span) == (found.text, "moved", "b.md", record.span)
+
+
 def test_of_two_equal_parts_the_nearer_one_is_taken() -> None:
     text = b"x\nsame\ny\nsame\n"
     digest = hashlib.sha256(b"same\n").hexdigest()

@@ -247,8 +247,8 @@ def test_the_algorithm_as_it_is_written_down(make_vault: Make) -> None:
         ["file", "a.md", a, sha("a\n\n[[b]] #t")],
         ["edge", "a", "b", "CITES", 1.0, 1.0, "a.md"],
         ["edge", "a", "#t", "TAGGED_AS", 1.0, 1.0, "a.md"],
-        ["link", "a", "wikilink", "CITES", "[[b]]", "b", None, 0, 5, "resolved", "b", None],
-        ["link", "a", "tag", "TAGGED_AS", "#t", "t", None, 6, 8, "resolved", "#t", None],
+        ["link", "a", "wikilink", "CITES", "[[b]]", "b", None, 0, 5, "resolved", "b", None, None],
+        ["link", "a", "tag", "TAGGED_AS", "#t", "t", None, 6, 8, "resolved", "#t", None, None],
     )  # fmt: skip
     of_b = leaf(
         ["node", "b", "document", "b", "knowledge", "document", b, meta_b, "2024-01-31", None],

@@ -6,9 +6,10 @@ Version 1. What is hashed is text, UTF-8, and SHA-256 makes every hash:
   of a table, then values of one row. ``["node", id, type, title, domain, layer, hash, meta, date,
   summary]``, with ``meta`` parsed; ``["file", path, hash, body_hash]``; ``["edge", source, target, type,
   confidence, veracity, context_source]``; ``["link", source, kind, type, raw, name, fragment, start, end,
-  state, target, candidates]``.
-- A *leaf* is one node: the hash of a zero byte and the lines of its row, its file, the edges from it
-  and the links in it, sorted, a newline behind each.
+  state, target, mark, candidates]``, with ``candidates`` parsed; ``["section", document, ordinal, start,
+  end, hash, text_hash, heading]``, with ``heading`` parsed.
+- A *leaf* is one node: the hash of a zero byte and the lines of its row, its file, its section, the
+  edges from it and the links in it, sorted, a newline behind each.
 - *graph* is the root of the Merkle tree over the leaves in the order of their ids, as RFC 6962 makes
   it: a pair is the hash of a byte 1 and both hashes, a last one without a partner moves up as it is,
   and no leaves at all have the hash of nothing.
@@ -45,12 +46,17 @@ _NODES = (
 _FILES = "SELECT node, path, hash, body_hash FROM files ORDER BY node"
 _EDGES = "SELECT source, target, type, confidence, veracity, context_source FROM edges ORDER BY source"
 _LINKS = (
-    "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, target, candidates "
+    "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, target, mark, candidates "
     "FROM links ORDER BY source"
 )
+_SECTIONS = (
+    "SELECT node, document, ordinal, span_start, span_end, hash, text_hash, heading "
+    "FROM sections ORDER BY node"
+)
 _VECTORS = (
-    "SELECT n.id, f.body_hash, CASE WHEN f.body_hash IS NULL THEN n.embedding END FROM nodes AS n "
-    "LEFT JOIN files AS f ON f.node = n.id WHERE n.embedding IS NOT NULL ORDER BY n.id"
+    "SELECT id, text, CASE WHEN text IS NULL THEN embedding END FROM (SELECT n.id, n.embedding, "
+    "coalesce(f.body_hash, s.text_hash) AS text FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id "
+    "LEFT JOIN sections AS s ON s.node = n.id WHERE n.embedding IS NOT NULL) ORDER BY id"
 )
 _SPACE = "SELECT name, dims, revision, normalisation FROM spaces WHERE active = 1"
 
@@ -95,8 +101,9 @@ def _lines(connection: Connection) -> Iterator[tuple[str, bytes]]:
     nodes = ((row[0], _node(*row)) for row in connection.prepare(_NODES))
     files = ((node, _line("file", *values)) for node, *values in connection.prepare(_FILES))
     edges = ((row[0], _line("edge", *row)) for row in connection.prepare(_EDGES))
-    links = ((row[0], _link(*row)) for row in connection.prepare(_LINKS))
-    return heapq.merge(nodes, files, edges, links, key=lambda pair: pair[0])
+    links = ((row[0], _with_list("link", *row)) for row in connection.prepare(_LINKS))
+    sections = ((node, _with_list("section", *values)) for node, *values in connection.prepare(_SECTIONS))
+    return heapq.merge(nodes, files, edges, links, sections, key=lambda pair: pair[0])
 
 
 def _node(node_id: str, *values: Any) -> bytes:
@@ -116,9 +123,10 @@ def told_by(meta: Any, stored: str | None, *keys: str) -> str | None:
     return stored if any(" ".join(str(value).split()) == stored for value in told) else None
 
 
-def _link(*values: Any) -> bytes:
-    *columns, candidates = values
-    return _line("link", *columns, _parsed(candidates))
+def _with_list(*values: Any) -> bytes:
+    """A line whose last value is a list, stored as JSON."""
+    *columns, last = values
+    return _line(*columns, _parsed(last))
 
 
 def _parsed(text: str | None) -> Any:

@@ -37,7 +37,10 @@ TOLERANCE = 1e-3
 """How far the cosine of two vectors of one text may be from 1; another order of adding moves it by 1e-6."""
 
 _NODE_COLUMNS = ("type", "title", "domain", "layer", "hash", "meta", "date", "summary")
+_SECTION_COLUMNS = ("document", "ordinal", "span_start", "span_end", "hash", "text_hash", "heading")
 _EDGE_COLUMNS = ("confidence", "veracity", "context_source")
+_MARK = 7
+"""Where in a link that what comes of it begins; before it stands what the file says."""
 
 
 class Difference(NamedTuple):
@@ -237,6 +240,7 @@ class _Comparison:
             settled = self._compare_links(node, links[0].get(node, []), links[1].get(node, []))
             self._compare_edges(node, edges[0].get(node, {}), edges[1].get(node, {}), settled)
             self._compare_texts(node)
+            self._compare_sections(node)
             if len(self.found) == before:
                 self._add("node", node, "differs from what the vault makes of it")
 
@@ -292,6 +296,19 @@ class _Comparison:
                         "node", node, f"{column} is {_short(row[column])}, and would be {_short(now[column])}"
                     )
 
+    def _compare_sections(self, node: str) -> None:
+        select = f"SELECT {', '.join(_SECTION_COLUMNS)} FROM sections WHERE node = ?"
+        found = [each.query(select, (node,)) for each in self.both]
+        rows = [dict(zip(_SECTION_COLUMNS, row, strict=True)) for each in found for row in each]
+        if len(rows) < 2:
+            return  # then the node itself is not there, or there for something else
+        for column in _SECTION_COLUMNS:
+            old, new = (row.get(column) for row in rows)
+            if old != new:
+                self._add(
+                    "node", node, f"the section's {column} is {_short(old)}, and would be {_short(new)}"
+                )
+
     def _compare_texts(self, node: str) -> None:
         path = self.paths.get(node)
         file, now = (files.get(path or "") for files in self.files)
@@ -304,7 +321,7 @@ class _Comparison:
         lost, gained = sorted((left - right).elements(), key=repr), list((right - left).elements())
         targets = {str(target) for *_, target, _ in (*lost, *gained) if target is not None}
         for link in lost:
-            same = next((other for other in gained if other[:-3] == link[:-3]), None)
+            same = next((other for other in gained if other[:_MARK] == link[:_MARK]), None)
             if same is None:
                 self._add("link", node, f"{_place(link)} is stored, and is not in the vault")
             else:
@@ -389,11 +406,11 @@ def _read_edges(db: ResonanceDB, ids: list[str]) -> dict[str, dict[tuple[str, st
 
 
 def _read_links(db: ResonanceDB, ids: list[str]) -> dict[str, list[tuple[Any, ...]]]:
-    """(raw, start, kind, type, name, fragment, end, state, target, candidates) of each link, by node."""
+    """(raw, start, kind, type, name, fragment, end, mark, state, target, candidates) of links, by node."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for source, *values in db.query(
-        "SELECT source, raw, span_start, kind, type, name, fragment, span_end, state, target, candidates "
-        "FROM links WHERE source IN (SELECT value FROM json_each(?))",
+        "SELECT source, raw, span_start, kind, type, name, fragment, span_end, mark, state, target, "
+        "candidates FROM links WHERE source IN (SELECT value FROM json_each(?))",
         (json.dumps(ids),),
     ):
         found.setdefault(source, []).append(tuple(values))
@@ -412,9 +429,10 @@ def _place(link: tuple[Any, ...]) -> str:
 
 
 def _leads(link: tuple[Any, ...]) -> str:
-    state, target, candidates = link[-3:]
-    names = target or ", ".join(json.loads(candidates or "[]"))
-    return f"{state} ({names})" if names else str(state)
+    mark, state, target, candidates = link[_MARK:]
+    told = [target or ", ".join(json.loads(candidates or "[]")), f"marked {mark}" if mark else ""]
+    named = ", ".join(text for text in told if text)
+    return f"{state} ({named})" if named else str(state)
 
 
 def _short(value: Any) -> str:

@@ -38,8 +38,11 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _MOST_HASHED = 256 << 20
 
 _SELECT = (
-    "SELECT n.id, n.type, n.hash, n.meta, f.path, f.size FROM nodes AS n "
-    "LEFT JOIN files AS f ON f.node = n.id WHERE n.id IN (SELECT value FROM json_each(?))"
+    "SELECT n.id, n.type, iif(s.node IS NULL, n.hash, d.hash), n.meta, f.path, f.size, "
+    "s.span_start, s.span_end, s.hash FROM nodes AS n LEFT JOIN sections AS s ON s.node = n.id "
+    "LEFT JOIN nodes AS d ON d.id = s.document "
+    "LEFT JOIN files AS f ON f.node = coalesce(s.document, n.id) "
+    "WHERE n.id IN (SELECT value FROM json_each(?))"
 )
 
 
@@ -183,12 +186,13 @@ def find_span(
 def _records(db: ResonanceDB, ids: list[str]) -> dict[str, Record | ContentError]:
     """What is stored of the nodes among ``ids`` that there are; an error for those without a file."""
     found: dict[str, Record | ContentError] = {}
-    for node_id, kind, digest, meta, path, size in db.query(_SELECT, (json.dumps(ids),)):
+    for node_id, kind, digest, meta, path, size, start, end, part in db.query(_SELECT, (json.dumps(ids),)):
         path = path or _source(meta)
         if path is None:
             found[node_id] = ContentError(node_id, f"this node (type {kind}) stands for no file")
         else:
-            found[node_id] = Record(node_id, path, size, digest)
+            span = None if start is None else (start, end)
+            found[node_id] = Record(node_id, path, size, digest, span, part)
     return found
 
 
