@@ -295,19 +295,21 @@ class Session:
         self._close_idle()
         self._writer.set_busy_timeout(0)
         try:
-            mode = self._writer.execute("PRAGMA journal_mode = DELETE")[0][0]
+            mode = self._writer.execute("PRAGMA journal_mode = TRUNCATE")[0][0]
         except BusyError:
             return False
         finally:
             self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)
         self._writer.execute("PRAGMA synchronous = FULL")
-        self._outside_wal = bool(mode == "delete")
+        self._outside_wal = bool(mode == "truncate")
         return self._outside_wal
 
     def _return_to_wal(self) -> None:
         # What was loaded is committed, so this may not fail it: a reader that keeps the file out of WAL
         # is waited for at the next chance.
         with contextlib.suppress(BusyError):
+            # Takes the empty journal away, which WAL would leave behind.
+            self._writer.execute("PRAGMA journal_mode = DELETE")
             enter_wal(self._writer)
             self._writer.execute("PRAGMA synchronous = NORMAL")
             self._outside_wal = False
