@@ -141,6 +141,21 @@ CREATE TABLE sections (
 
 CREATE INDEX idx_sections_text ON sections (text_hash);
 
+-- What ingests have removed, for a while: row by row, as JSON, with the vector beside it. A run is one
+-- ingest; `entity` names the table the row was in, `node` the note it belonged to.
+CREATE TABLE tombstones (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    removed_at INTEGER NOT NULL,
+    entity TEXT NOT NULL,
+    node TEXT NOT NULL,
+    space INTEGER,
+    embedding BLOB,
+    row TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX idx_tombstones_run ON tombstones (run, entity, node);
+
 CREATE INDEX idx_nodes_type ON nodes (type);
 CREATE INDEX idx_history_entity ON history (entity_id);
 

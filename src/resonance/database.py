@@ -43,7 +43,7 @@ from resonance.search.exact import GroupBy, Memory, Options, Question, search
 from resonance.search.filters import Filter, Where
 from resonance.search.index import VectorIndex
 from resonance.search.why import why_not
-from resonance.session import Session
+from resonance.session import Session, Version
 from resonance.stats import read_stats
 
 if TYPE_CHECKING:
@@ -738,11 +738,27 @@ class ResonanceDB:
 
     @property
     def root(self) -> Path | None:
-        """The vault's root: as given, else as the last ingest recorded it."""
+        """The vault's root: as given; else as the last ingest recorded it, or where it has moved to.
+
+        A database that lies in its vault moves with it.
+        """
         if self._root is not None:
             return self._root
-        found = self.query("SELECT value FROM properties WHERE key = 'vault.root'")
-        return Path(found[0][0]) if found else None
+        told = dict(
+            self.query("SELECT key, value FROM properties WHERE key IN ('vault.root', 'vault.database')")
+        )
+        if "vault.root" not in told:
+            return None
+        recorded, path = Path(told["vault.root"]), os.path.realpath(self._session.path)
+        tail = f"/{told.get('vault.database', '')}"
+        if tail == "/" or not path.endswith(tail) or path == f"{recorded}{tail}":
+            return recorded
+        moved = Path(path.removesuffix(tail))
+        # A copy of the database may lie in a folder that is no vault.
+        some = self.query("SELECT path FROM files ORDER BY path LIMIT 20")
+        return (
+            moved if not recorded.is_dir() or any((moved / name).exists() for (name,) in some) else recorded
+        )
 
     @property
     def page_size(self) -> int:
@@ -755,6 +771,10 @@ class ResonanceDB:
         """Seconds for which the last transaction kept the write lock; 0 before the first one."""
         holds = self._session.holds
         return holds[-1] if holds else 0.0
+
+    def version(self) -> Version:
+        """Another value as soon as anybody, here or elsewhere, has written. Waits for a write under way."""
+        return self._session.version()
 
     @property
     def migration_backup(self) -> str | None:

@@ -15,6 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from resonance._core import Connection
 from resonance.backup import sync
@@ -48,6 +49,13 @@ CHECKPOINT_FRAMES = 2000
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
 _SNAPSHOT_ATTEMPTS = 4
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
+
+
+class Version(NamedTuple):
+    """A moment in the life of a database: changed by commits of others, and of our own."""
+
+    others: int
+    own: int
 
 
 class Session:
@@ -215,6 +223,15 @@ class Session:
             raise
         if self.in_transaction:
             self.commit()
+
+    def version(self) -> Version:
+        """Another value after every commit, of this process or another. Waits for the one under way."""
+        writer = self.begin()
+        try:
+            # SQLite counts what other connections have committed; this one's are counted here.
+            return Version(int(writer.execute("PRAGMA data_version")[0][0]), self.writes)
+        finally:
+            self.rollback()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:

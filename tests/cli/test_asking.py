@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -107,10 +108,20 @@ def test_read_of_a_moved_note(run: Run, made: Path) -> None:
     assert result.json["text"].startswith("# Pear")
 
 
-def test_a_vault_that_has_moved_is_found_where_the_root_says(run: Run, made: Path, tmp_path: Path) -> None:
+def test_a_vault_that_has_moved_with_its_database_is_found(run: Run, made: Path, tmp_path: Path) -> None:
     moved = made.rename(tmp_path / "moved")
-    assert run("read", "food-pear", cwd=moved).code == 2
-    assert run("read", "food-pear", "--root", moved).code == 0
+    for named in ((), ("--root", moved), ("--database", moved / ".resonance/resonance.db")):
+        result = run("read", "food-pear", *named, "--json", cwd=moved)
+        assert (result.code, result.json["state"]) == (0, "fresh"), result
+
+
+def test_a_vault_that_has_moved_without_its_database_is_found_where_the_root_says(
+    run: Run, made: Path, tmp_path: Path
+) -> None:
+    database = shutil.copy(made / ".resonance/resonance.db", tmp_path / "apart.db")
+    moved = made.rename(tmp_path / "moved")
+    assert run("read", "food-pear", "--database", database, cwd=moved).code == 2
+    assert run("read", "food-pear", "--database", database, "--root", moved).code == 0
 
 
 def test_a_node_that_does_not_exist(run: Run, made: Path) -> None:

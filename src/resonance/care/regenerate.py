@@ -28,8 +28,9 @@ from resonance.factory import PAGE_SIZE, DatabaseFactory
 from resonance.history import History
 from resonance.model import Space
 from resonance.rebuild import cannot_make, carry_records, require_sound, workshop
+from resonance.vault.brakes import bearable
 from resonance.vault.embed import NO_MODEL, CallableEmbedder, Embedder
-from resonance.vault.ingest import LARGEST_LOSS, SMALLEST_LOSS, Progress, ingest
+from resonance.vault.ingest import Progress, ingest
 from resonance.vault.report import IngestReport
 from resonance.vault.settings import DEFAULT_DATABASE, VaultSettings
 from resonance.words import counted, some
@@ -212,7 +213,7 @@ def _brake(live: ResonanceDB, fresh: ResonanceDB, settings: VaultSettings, repor
         if path not in present and path not in reported and digest not in hashes
     )
     elsewhere = live.root is not None and live.root.resolve() != settings.root.resolve()
-    limit = 0.0 if elsewhere or not report.complete else max(SMALLEST_LOSS, LARGEST_LOSS * len(known))
+    limit = 0.0 if elsewhere or not report.complete else bearable(settings, len(known))
     if len(lost) > limit:
         why = "a folder could not be read" if not report.complete else "they are gone"
         if elsewhere:

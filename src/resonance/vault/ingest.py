@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable, Set
+from pathlib import PurePosixPath
+from posixpath import dirname
 from typing import TYPE_CHECKING
 
+from resonance import rebuild
 from resonance.errors import BrakeError, ContentError
 from resonance.model import Problem
-from resonance.vault import ledger
+from resonance.session import Version
+from resonance.vault import brakes, ledger, tombstones
 from resonance.vault.embed import Embedder
-from resonance.vault.ids import assign_ids
+from resonance.vault.moves import Move, find_moves
 from resonance.vault.note import RULES, file_hash, parse_note
-from resonance.vault.pace import Pace
+from resonance.vault.picture import Picture
+from resonance.vault.relink import relink
 from resonance.vault.report import IngestReport
-from resonance.vault.resolve import Resolver
 from resonance.vault.root import Root
-from resonance.vault.scan import FoundFile, Scan, scan, territory
+from resonance.vault.scan import FoundFile, Scan, outermost, scan, scan_paths, territory
 from resonance.vault.sections import sections_of
 from resonance.vault.settings import VaultSettings
 from resonance.vault.store import ReadNote, Store
@@ -33,9 +37,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done (scan, read, embed, link), how much is done, and how much there is."""
-
-LARGEST_LOSS = 0.25
-SMALLEST_LOSS = 10
 
 # A file written to again so soon may keep its time; one that old has a time that proves something.
 _FINE_TICK_NS, _COARSE_TICK_NS = 50_000_000, 2_000_000_000
@@ -49,7 +50,7 @@ def ingest(
     progress: Progress | None = None,
     yes: bool = False,
     reuse_from: ResonanceDB | None = None,
-    only: Container[str] | None = None,
+    only: Iterable[str] | None = None,
 ) -> IngestReport:
     """Make ``db`` say what the vault says. Also fills an empty database.
 
@@ -57,29 +58,78 @@ def ingest(
         embedder: the model to embed with; None for the one the settings ask for, if it is here,
             which is then loaded only if there is something to embed.
         progress: called now and then with (what, done, total).
-        yes: go on even if many files are gone, or if another model's vectors have to be dropped.
+        yes: go on even if many files are gone, if some may only be out of sight, or if another model's
+            vectors have to be dropped.
         reuse_from: another database whose vectors of equal texts are taken over.
-        only: paths of the files to bring up to date; all others stay as they were, even if they are
-            gone. The report counts these only.
+        only: root-relative paths of files and folders to bring up to date; all else stays as it is.
+            The report counts these only.
 
     Raises:
-        BrakeError: the vault is empty, or more than a quarter of its files (and more than ten) are
-            gone. Nothing was changed; the error lists them.
+        BrakeError: the vault is empty, or more notes are gone than ``settings.max_loss`` allows.
+            Nothing was changed; the error lists them.
         SettingsError: the root cannot be opened.
         EmbedderError: the embedder failed; what was written before stays, and counts as unfinished.
     """
-    started = time.monotonic()
-    with Root(settings.root, max_file_bytes=settings.max_file_bytes) as root:
-        vectors = Vectors(db, settings, embedder, reuse_from, replace=yes)
-        run = _Run(db, settings, root, vectors, progress or _silent)
-        run.compare(yes=yes, only=only)
-        run.remove()
-        run.read_changed()
-        run.fill_vectors()
-        run.link()
-    report = run.report()
-    report.seconds = time.monotonic() - started
-    return report
+    return Keeper(db, settings, embedder=embedder).ingest(
+        only, progress=progress, yes=yes, reuse_from=reuse_from
+    )
+
+
+class Keeper:
+    """Brings one database up to date again and again, and remembers the vault in between.
+
+    With what it remembers, a run for a few paths looks at these only. When somebody else has written to
+    the database meanwhile, it forgets, and looks at everything.
+
+    Attributes:
+        held: paths of notes that are gone but were not removed, because of the brakes.
+    """
+
+    def __init__(self, db: ResonanceDB, settings: VaultSettings, *, embedder: Embedder | None = None) -> None:
+        self.db = db
+        self.settings = settings
+        self.embedder = embedder
+        self.held: frozenset[str] = frozenset()
+        self._picture: Picture | None = None
+        self._version: Version | None = None
+
+    def ingest(
+        self,
+        only: Iterable[str] | None = None,
+        *,
+        progress: Progress | None = None,
+        yes: bool = False,
+        reuse_from: ResonanceDB | None = None,
+        hold: bool = False,
+        lately: int = 0,
+    ) -> IngestReport:
+        """See :func:`ingest`.
+
+        Args:
+            hold: where the brakes object, remove nothing but do the rest, instead of raising; what was
+                held once stays held until it is there again, or somebody else removes it.
+            lately: how many notes went a moment ago, for the brakes to count too.
+        """
+        started = time.monotonic()
+        version = self.db.version()
+        picture = self._picture if only is not None and self._version == version else None
+        self._picture = None
+        with Root(self.settings.root, max_file_bytes=self.settings.max_file_bytes) as root:
+            vectors = Vectors(self.db, self.settings, self.embedder, reuse_from, replace=yes)
+            run = _Run(self.db, self.settings, root, vectors, progress or _silent, picture)
+            run.look(None if only is None else outermost(only))
+            run.compare(held=None if yes else self.held, hold=hold, lately=lately)
+            run.remove()
+            run.read_changed()
+            run.fill_vectors()
+            run.link()
+        self.held = frozenset(p for p in self.held if not run.asked(p) and p in run.known) | set(run.held)
+        report = run.report()
+        kept, self._version = run.kept(), self.db.version()
+        if self._version.others == version.others:
+            self._picture = kept
+        report.seconds = time.monotonic() - started
+        return report
 
 
 class _Run:
@@ -92,6 +142,7 @@ class _Run:
         root: Root,
         vectors: Vectors,
         progress: Progress,
+        picture: Picture | None,
     ) -> None:
         self.db = db
         self.settings = settings
@@ -101,37 +152,107 @@ class _Run:
         self.store = Store(db)
         self.pace = self.store.pace
         self.before = self.store.properties()
-        self.known = self.store.known_files()
         self.rules = ledger.digest([RULES, *settings.reading.signature(), *settings.sections.told()])
         self.other_rules = self.before.get("vault.rules") != self.rules
-        self.found = Scan()
+        self.picture = picture or Picture(known=self.store.known_files())
+        self.known = self.picture.known
+        self.only: Set[str] | None = None
+        self.complete = True
+        self.skipped: dict[str, int] = {}
+        self.present: list[FoundFile] = []
         self.gone: list[str] = []
-        self.ids: dict[str, str] = {}
+        self.held: list[str] = []
+        self.why_held: str | None = None
+        self.moves: list[Move] = []
         self.candidates: list[FoundFile] = []
+        self.touched: set[str] = set()
         self.documents: list[ledger.Document] = []
         self.problems: list[Problem] = []
         self.unchanged = 0
 
     # --- what is there ----------------------------------------------------------------------------
 
-    def compare(self, *, yes: bool, only: Container[str] | None = None) -> None:
-        """Scan, and tell which files may have changed and which are gone."""
+    def look(self, only: list[str] | None) -> None:
+        """Scan the vault, or some paths of it where the rest is known."""
         self.progress("scan", 0, 0)
-        self.found = scan(self.settings, self.root)
-        if only is not None:
-            self.found.files = [file for file in self.found.files if file.path in only]
-            self.found.problems = [problem for problem in self.found.problems if problem.path in only]
-        self.problems = list(self.found.problems)
-        present = {file.path for file in self.found.files} | {p.path for p in self.problems}
-        if self.found.complete and only is None:
-            self.gone = sorted(self.known.keys() - present)
-            if not yes:
-                self._brake()
+        self.only = None if only is None else frozenset(only)
+        if only is not None and self.picture.seen:
+            found = scan_paths(self.settings, self.root, only)
+            self.picture.update(only, found)
+        else:
+            found = scan(self.settings, self.root)
+            self.picture.replace(found)
+        self.present = [file for file in found.files if self.asked(file.path)]
+        self.problems = [problem for problem in found.problems if self.asked(problem.path)]
+        self.complete = found.complete
+        self.skipped = found.skipped
+
+    def asked(self, path: str) -> bool:
+        """Whether a path is one that this run is about."""
+        if self.only is None or self.only == {"."}:
+            return True
+        while path and path not in self.only:
+            path = dirname(path)
+        return path != ""
+
+    def compare(self, *, held: Iterable[str] | None, hold: bool, lately: int) -> None:
+        """Tell which files may have changed, which moved and which are gone.
+
+        Args:
+            held: notes that must not be removed; None to remove whatever is gone.
+        """
+        there = {file.path for file in self.present} | {problem.path for problem in self.problems}
+        missing = sorted(path for path in self._known_here() if path not in there)
+        new = [file for file in self.present if file.path not in self.known]
+        origin = find_moves(self.root, (self.known[path] for path in missing), new) if missing else {}
+        lost = sorted(set(missing) - set(origin.values()))
+        if held is not None and missing and not self.complete:
+            # What is out of sight may be there still: then its twin elsewhere is a copy.
+            self.held, self.why_held, origin = missing, "a folder could not be read", {}
+        elif held is not None:
+            self._brake(lost, frozenset(held), hold, lately)
+        self.gone = sorted(set(missing) - set(self.held))
         # Files that may merely be out of sight keep their ids from being given to others.
         staying = self.known.keys() - set(self.gone)
-        self.ids = assign_ids({file.path for file in self.found.files} | staying)
-        self.vectors.ours = frozenset(self.ids.values())
-        for file in self.found.files:
+        ids = self.picture.assign(staying)
+        self.vectors.ours = frozenset(ids.values())
+        self.moves = [
+            Move(old, self.known[old].node, path, ids[path]) for path, old in sorted(origin.items())
+        ]
+        self.moves += [
+            Move(path, self.known[path].node, path, ids[path])
+            for path in sorted(self.picture.renamed)
+            if path in staying and path in self.picture.files and self.known[path].node != ids[path]
+        ]
+        self._sort_out()
+
+    def _known_here(self) -> list[str]:
+        if self.only is not None and self.only <= self.known.keys():
+            return list(self.only)
+        return [path for path in self.known if self.asked(path)]
+
+    def _brake(self, lost: list[str], held: frozenset[str], hold: bool, lately: int) -> None:
+        """Raise, or hold back what must not go."""
+        self.held = [path for path in lost if path in held]
+        self.why_held = "they were held back before" if self.held else None
+        fresh = [path for path in lost if path not in held]
+        objection = brakes.objection(
+            self.settings,
+            known=len(self.known),
+            found=len(self.picture.files),
+            lost=fresh,
+            lately=lately + len(self.held),
+        )
+        if objection is None:
+            return
+        if not hold:
+            raise BrakeError(f"{objection} Nothing was changed; pass --yes to remove them", lost)
+        self.held, self.why_held = lost, objection
+
+    def _sort_out(self) -> None:
+        """Tell the files that are as they were from those that have to be read."""
+        moved = {move.path for move in self.moves}
+        for file in self.present:
             known = self.known.get(file.path)
             if (
                 known is not None
@@ -142,49 +263,37 @@ class _Run:
                 self.unchanged += 1
             else:
                 self.candidates.append(file)
+                moved.discard(file.path)
+        # What has another id now because of its neighbours is read again, asked for or not.
+        self.candidates += [self.picture.files[path] for path in sorted(moved & self.picture.files.keys())]
 
     def _as_before(self, file: FoundFile) -> bool:
         """Whether the same bytes would become the same node."""
-        return not self.other_rules and self.known[file.path].node == self.ids[file.path]
-
-    def _brake(self) -> None:
-        if self.known and not self.found.files:
-            raise BrakeError(
-                f"{self.settings.root}: no notes were found, but the database knows {len(self.known)}. "
-                f"Is the folder mounted, are the sources right? Nothing was changed; "
-                f"pass --yes to remove them all",
-                self.gone,
-            )
-        limit = max(SMALLEST_LOSS, LARGEST_LOSS * len(self.known))
-        if len(self.gone) <= limit:
-            return
-        lost = self._not_moved()
-        if len(lost) > limit:
-            raise BrakeError(
-                f"{self.settings.root}: {len(lost)} of {len(self.known)} notes are gone, "
-                f"beginning with {', '.join(lost[:3])}. Nothing was changed; pass --yes to remove them",
-                lost,
-            )
-
-    def _not_moved(self) -> list[str]:
-        """The files that are gone and did not just move: no new file has their bytes."""
-        sizes = {self.known[path].size for path in self.gone}
-        hashes = set()
-        for file in self.found.files:
-            if file.path not in self.known and file.size in sizes:
-                try:
-                    hashes.add(file_hash(self.root.read(file.disk_path)[0]))
-                except ContentError:
-                    continue
-        return [path for path in self.gone if self.known[path].hash not in hashes]
+        return not self.other_rules and self.known[file.path].node == self.picture.ids[file.path]
 
     # --- nodes ------------------------------------------------------------------------------------
 
     def remove(self) -> None:
-        """Delete the nodes of files that are gone. Their vectors are kept for where they moved to."""
-        nodes = [self.known[path].node for path in self.gone]
+        """Delete the nodes of files that are gone, and rename those that moved."""
+        moved = {move.old_path for move in self.moves}
+        nodes = [self.known[path].node for path in self.gone if path not in moved]
+        # Their vectors are kept for texts that are the same.
         self.vectors.save(nodes)
         self.store.remove(nodes)
+        refused = self.store.move(self.moves)
+        if refused:
+            taken = [move.old_node for move in refused if move.old_path != move.path]
+            self.vectors.save(taken)
+            self.store.remove(taken)
+        self.touched.update(self.gone, (move.path for move in self.moves))
+        if self.gone or self.moves:
+            self._know_again()
+
+    def _know_again(self) -> None:
+        """Take up from the database what it says about the files this run has touched."""
+        for path in self.touched:
+            self.known.pop(path, None)
+        self.known.update(self.store.known_files(self.touched))
 
     def read_changed(self) -> None:
         """Read, parse, embed and write the files that may have changed."""
@@ -206,6 +315,7 @@ class _Run:
             if read or touched:
                 self.store.write(read, vectors, renamed, touched)
             self.documents += [ledger.Document(r.note.path, r.node, r.note.hash, r.note.links) for r in read]
+            self.touched.update(file.path for file in batch)
             done += len(batch)
             self.progress("read", done, len(self.candidates))
 
@@ -219,14 +329,15 @@ class _Run:
             self.unchanged += 1
             touched.append((file.size, mtime_ns, file.inode, file.path))
         else:
-            note, node = parse_note(file.path, data, self.settings.reading), self.ids[file.path]
+            note, node = parse_note(file.path, data, self.settings.reading), self.picture.ids[file.path]
             sections = sections_of(note, data, node, self.settings.sections)
             read.append(ReadNote(file, note, node, mtime_ns, sections))
 
     def fill_vectors(self) -> None:
         """Embed the notes that have no vector though they have not changed: the model is new."""
-        pending = set(self.vectors.pending()) - {document.path for document in self.documents}
-        waiting = [file for file in self.found.files if file.path in pending]
+        written = {document.path for document in self.documents}
+        pending = [path for path in self.vectors.pending() if path not in written]
+        waiting = [self.picture.files[path] for path in pending if path in self.picture.files]
         done = 0
         for batch in self.pace.batches(waiting, _weight):
             notes = []
@@ -235,13 +346,13 @@ class _Run:
                     data, _ = self.root.read(file.disk_path)
                     if file_hash(data) == self.known[file.path].hash:
                         note = parse_note(file.path, data, self.settings.reading)
-                        node = self.ids[file.path]
+                        node = self.picture.ids[file.path]
                         notes.append((note, sections_of(note, data, node, self.settings.sections)))
                 except ContentError:
                     continue  # it changed since the scan; the next ingest reports it
             found: dict[str, Vector] = {}
             for (note, sections), vectors in zip(notes, self.vectors.of(notes), strict=True):
-                found[self.ids[note.path]] = vectors.note
+                found[self.picture.ids[note.path]] = vectors.note
                 found |= {s.node: v for s, v in zip(sections, vectors.sections, strict=True)}
             self.store.write_vectors(found)
             done += len(batch)
@@ -251,11 +362,12 @@ class _Run:
 
     def link(self) -> None:
         """Write the links of changed notes, and resolve all others again if any name changed."""
-        seen = territory(self.settings, self.found)
+        attachments = self.picture.attachments
+        seen = territory(self.settings, Scan(left_out=self.picture.left_out))
         told = {
-            "vault.root": os.path.realpath(self.settings.root),
+            **self._place(),
             "vault.told": json.dumps(self.settings.told),
-            "vault.attachments": ledger.digest(ledger.files_told(self.found.attachments, seen)),
+            "vault.attachments": ledger.digest(ledger.files_told(attachments, seen)),
             "vault.vectors": self.vectors.signature(),
         }
         if (
@@ -265,35 +377,31 @@ class _Run:
             and told.items() <= self.before.items()
         ):
             return
-        names = ledger.read_names(self.db, self.found.attachments, seen, self.settings.reading.dialect)
+        names = ledger.read_names(self.db, attachments, seen, self.settings.reading.dialect)
         signature = names.signature()
         settled = self.before.get("vault.resolved") == signature
         if self.documents or not settled:
-            self._resolve(names.resolver(), every=not settled)
+            every = not settled and len(self.documents) < len(self.picture.ids)
+            relink(self.db, names.resolver(), self.documents, every=every, progress=self.progress)
         ledger.drop_unused_tags(self.db)
-        self.store.set_properties(
-            {
-                **told,
-                "vault.rules": self.rules,
-                "vault.resolved": signature,
-            }
-        )
+        tombstones.expire(self.db)
+        self.store.set_properties({**told, "vault.rules": self.rules, "vault.resolved": signature})
 
-    def _resolve(self, resolver: Resolver, *, every: bool) -> None:
-        done = 0
-        pace = Pace(self.db)
-        for documents in pace.batches(self.documents, lambda document: 4 + len(document.links)):
-            with pace.measured():
-                ledger.write_documents(self.db, resolver, documents)
-            done += len(documents)
-            self.progress("link", done, len(self.documents))
-        written = {document.node for document in self.documents}
-        if not every or len(written) == len(self.ids):
-            return
-        changed = ledger.changed_resolutions(self.db, resolver, written)
-        for sources in pace.batches(sorted(changed), lambda source: 4 + len(changed[source])):
-            with pace.measured():
-                ledger.write_resolutions(self.db, {source: changed[source] for source in sources})
+    def _place(self) -> dict[str, str]:
+        """Where the vault is, and where in it its database, so that both can be moved together."""
+        root = os.path.realpath(self.settings.root)
+        # One that is being built takes the place of another one afterwards.
+        building = PurePosixPath(self.db.path).parent.name.startswith(rebuild.PREFIX)
+        database = os.path.realpath(self.settings.database if building else self.db.path)
+        inside = PurePosixPath(database).is_relative_to(root)
+        return {"vault.root": root, "vault.database": os.path.relpath(database, root) if inside else ""}
+
+    # --- afterwards -------------------------------------------------------------------------------
+
+    def kept(self) -> Picture:
+        """What the next run may go on from."""
+        self._know_again()
+        return self.picture
 
     def report(self) -> IngestReport:
         counts = self.db.query(
@@ -309,8 +417,11 @@ class _Run:
             indexed=indexed,
             unchanged=self.unchanged,
             removed=len(self.gone),
+            moved=sum(move.path != move.old_path for move in self.moves),
+            held=list(self.held),
+            held_because=self.why_held,
             problems=sorted(self.problems, key=lambda problem: problem.path),
-            complete=self.found.complete,
+            complete=self.complete,
             nodes=counts[0],
             tags=counts[1],
             pages=counts[2],
@@ -318,7 +429,7 @@ class _Run:
             sections=counts[4],
             vectors=counts[5],
             links=links,
-            skipped=self.found.skipped,
+            skipped=self.skipped,
             embedding=self.db.space,
             embedding_note=self.vectors.note,
         )

@@ -128,7 +128,7 @@ def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Doc
             )
     nodes = [document.node for document in documents]
     with db.transaction() as connection:
-        _make_targets(db, {row[_TARGET] for row in rows})
+        make_targets(db, {row[_TARGET] for row in rows})
         connection.execute(
             "DELETE FROM links WHERE kind <> ? AND source IN (SELECT value FROM json_each(?))",
             (_FOREIGN_KIND, json.dumps(nodes)),
@@ -167,7 +167,7 @@ def changed_resolutions(
 def write_resolutions(db: ResonanceDB, changed: Mapping[str, Sequence[tuple[str | None, ...]]]) -> None:
     """Store what :func:`changed_resolutions` found, and the edges that follow, in one transaction."""
     with db.transaction() as connection:
-        _make_targets(db, {row[1] for rows in changed.values() for row in rows})
+        make_targets(db, {row[1] for rows in changed.values() for row in rows})
         connection.executemany(
             "UPDATE links SET state = ?, target = ?, candidates = ?, mark = ? WHERE id = ?",
             [row for rows in changed.values() for row in rows],
@@ -194,7 +194,7 @@ def drop_unused_tags(db: ResonanceDB) -> None:
         db.insert_nodes(id=[row[0] for row in named], title=[row[1] for row in named])
 
 
-def _make_targets(db: ResonanceDB, targets: Iterable[str | None]) -> None:
+def make_targets(db: ResonanceDB, targets: Iterable[str | None]) -> None:
     """Make the nodes of tags and pages that links lead to, if they are not there."""
     wanted = {target for target in targets if target and target.startswith(("#", "[["))}
     if not wanted:

@@ -17,7 +17,9 @@ class IngestReport:
 
     Attributes:
         files: notes found, whether they could be read or not, and folders that could not.
-        indexed: read and written. unchanged: as they were. removed: gone, and their nodes with them.
+        indexed: read and written. unchanged: as they were. removed: no longer at their path; of these,
+            ``moved`` were found at another one, and their nodes went there with all they have.
+        held: notes that are gone but were not removed; held_because: why.
         problems: what could not be indexed, each with its path and reason. What an earlier ingest
             made of such a file stays.
         complete: False when a folder could not be read; then nothing was removed.
@@ -33,6 +35,9 @@ class IngestReport:
     indexed: int = 0
     unchanged: int = 0
     removed: int = 0
+    moved: int = 0
+    held: list[str] = field(default_factory=list)
+    held_because: str | None = None
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True
     nodes: int = 0
@@ -54,6 +59,9 @@ class IngestReport:
             "indexed": self.indexed,
             "unchanged": self.unchanged,
             "removed": self.removed,
+            "moved": self.moved,
+            "held": self.held,
+            "held_because": self.held_because,
             "problems": [problem._asdict() for problem in self.problems],
             "complete": self.complete,
             "nodes": self.nodes,

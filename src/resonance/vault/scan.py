@@ -6,18 +6,23 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from resonance.errors import ContentError
+from resonance.errors import ContentError, ContentMissingError, PathEscapeError
 from resonance.model import Problem
 from resonance.vault.root import Root
 from resonance.vault.settings import VaultSettings, is_pattern
 
 NOTE_SUFFIXES = (".md", ".markdown")
+
+# What editors and synchronising programs leave for a moment while they save: never a file of the vault.
+_PASSING = re.compile(
+    r"4913|~\$.*|.*(?:~|#|\.sw[a-z]|\.tmp|\.temp|\.part|\.crswap|___jb_\w+___)", re.DOTALL | re.I
+)
 
 _INODE_MASK = (1 << 63) - 1
 _DEEPEST = 200
@@ -93,11 +98,40 @@ def scan(settings: VaultSettings, root: Root) -> Scan:
     without a slash is compared with the name of every file and folder on the way, one with a slash
     with the path from the root; a folder that matches is left out whole.
     """
-    found = Scan()
-    wanted = _wanted(settings)
-    walk = _Walk(found, root, settings, wanted)
-    for start in _starts(settings):
+    walk = _Walk(root, settings)
+    for start in walk.starts:
         walk.enter(start)
+    return _tidied(walk.found)
+
+
+def scan_paths(settings: VaultSettings, root: Root, paths: Iterable[str]) -> Scan:
+    """What of a vault lies at and below some paths, as :func:`scan` would find it; maybe nothing.
+
+    Args:
+        paths: root-relative, in any Unicode form; ``"."`` is the root itself.
+    """
+    walk = _Walk(root, settings)
+    for path in outermost(paths):
+        walk.enter_path(path)
+    return _tidied(walk.found)
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """The paths without those that lie below another one, in NFC, sorted."""
+    distinct = {unicodedata.normalize("NFC", path) for path in paths}
+    if "." in distinct:
+        return ["."]
+    return sorted(p for p in distinct if not distinct & {str(above) for above in PurePosixPath(p).parents})
+
+
+def is_passing(path: str) -> bool:
+    """Whether a path is hidden, or a file that a program only makes while it saves another one."""
+    *folders, name = path.split("/")
+    hidden = any(part.startswith(".") for part in (*folders, name))
+    return hidden or (not is_note(name) and _PASSING.fullmatch(name) is not None)
+
+
+def _tidied(found: Scan) -> Scan:
     _drop_twins(found)
     found.files.sort()
     found.problems.sort(key=lambda problem: problem.path)
@@ -156,23 +190,43 @@ def _translate(pattern: str) -> str:
     return f"(?:{out})"
 
 
+class _Entry:
+    """One entry of a folder that was not listed; what :class:`os.DirEntry` would say of it."""
+
+    def __init__(self, name: str, status: os.stat_result) -> None:
+        self.name = name
+        self._status = status
+
+    def is_dir(self, *, follow_symlinks: bool = False) -> bool:
+        return stat.S_ISDIR(self._status.st_mode)
+
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self._status.st_mode)
+
+    def stat(self, *, follow_symlinks: bool = False) -> os.stat_result:
+        return self._status
+
+
+def _spellings(fd: int, name: str) -> list[str]:
+    """The entries of a folder that have a name, in whatever Unicode form."""
+    if name.isascii():
+        return [name]
+    return [entry for entry in os.listdir(fd) if unicodedata.normalize("NFC", entry) == name]
+
+
 class _Walk:
     """One pass over the folders of a vault."""
 
-    def __init__(
-        self,
-        found: Scan,
-        root: Root,
-        settings: VaultSettings,
-        wanted: Callable[[str], bool] | None,
-    ) -> None:
-        self.found = found
+    def __init__(self, root: Root, settings: VaultSettings) -> None:
+        self.found = Scan()
         self.root = root
-        self.wanted = wanted
+        self.starts = _starts(settings)
+        self.wanted = _wanted(settings)
         self.by_name = [p.rstrip("/") for p in settings.exclude if "/" not in p.rstrip("/")]
         self.by_path = [p.strip("/").removeprefix("./") for p in settings.exclude if "/" in p.rstrip("/")]
-        # Our own folder is no part of the vault, so it is not counted as something left out.
-        self.own = _relative(settings.database.parent, settings)
+        # What is ours is no part of the vault, so it is not counted as something left out.
+        self.own_folder = _relative(settings.database.parent, settings)
+        self.own_files = _relative(settings.database, settings)
 
     def enter(self, start: str) -> None:
         if start == ".":
@@ -193,6 +247,42 @@ class _Walk:
         if stat.S_ISLNK(status.st_mode):
             return self.unreadable(start, "is a symbolic link, which is not followed")
         return self.file(start, name, status)
+
+    def enter_path(self, path: str) -> None:
+        """What lies at one path, in NFC, and below it."""
+        for start in self.starts:
+            if path in (".", start) or start.startswith(path + "/"):
+                self.enter(start)
+            elif start == "." or path.startswith(start + "/"):
+                above = "" if start == "." else start + "/"
+                try:
+                    fd = self.root.open_folder(start)
+                except ContentError as error:
+                    self.unreadable(start, error.reason)
+                else:
+                    self.descend(fd, above, path[len(above) :].split("/"))
+
+    def descend(self, fd: int, prefix: str, names: Sequence[str]) -> None:
+        """From a folder of the vault, which is closed, towards an entry below it that may not be there."""
+        try:
+            for name in _spellings(fd, names[0]):
+                try:
+                    entry = _Entry(name, os.lstat(name, dir_fd=fd))
+                except OSError:
+                    continue  # nothing there, which is all there is to know
+                if len(names) == 1:
+                    self.entry(fd, prefix, entry)
+                elif entry.is_dir() and not name.startswith(".") and not self.excluded(name, prefix + name):
+                    try:
+                        inner = self.root.open_folder(prefix + name)
+                    except (ContentMissingError, PathEscapeError):
+                        continue
+                    except ContentError as error:
+                        self.unreadable(prefix + name, error.reason)
+                        continue
+                    self.descend(inner, f"{prefix}{name}/", names[1:])
+        finally:
+            os.close(fd)
 
     def folder(self, path: str, prefix: str, parent: tuple[int, str] | None) -> None:
         """Read one folder: from the root, or by name from a ``parent`` descriptor."""
@@ -217,11 +307,11 @@ class _Walk:
         finally:
             os.close(fd)
 
-    def entry(self, fd: int, prefix: str, entry: os.DirEntry[str]) -> None:
+    def entry(self, fd: int, prefix: str, entry: os.DirEntry[str] | _Entry) -> None:
         name = entry.name
         path = prefix + name
         if name.startswith("."):
-            if path != self.own:
+            if path != self.own_folder and not self.is_own(path):
                 self.found.skipped["hidden"] += 1
         elif self.excluded(name, path):
             self.found.skipped["excluded"] += 1
@@ -243,8 +333,10 @@ class _Walk:
         if self.wanted is not None and not self.wanted(unicodedata.normalize("NFC", path)):
             return
         if not is_note(name):
+            if self.is_own(path):
+                return
             self.found.skipped["other"] += 1
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and _PASSING.fullmatch(name) is None:
                 self.found.attachments.add(unicodedata.normalize("NFC", path))
         elif stat.S_ISLNK(status.st_mode):
             self.problem(path, "is a symbolic link, which is not followed")
@@ -264,6 +356,11 @@ class _Walk:
                     status.st_ino & _INODE_MASK,
                 )
             )
+
+    def is_own(self, path: str) -> bool:
+        """Whether a file is the database, or lies beside it under a name made of its own."""
+        own = self.own_files
+        return own is not None and path.startswith(own) and path[len(own) : len(own) + 1] in ("", "-", ".")
 
     def excluded(self, name: str, path: str) -> bool:
         if not (self.by_name or self.by_path):

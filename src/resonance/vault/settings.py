@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "amalfa.settings.json"
 DEFAULT_DATABASE = ".resonance/resonance.db"
 MAX_FILE_BYTES = 16 * 1024 * 1024
+MAX_LOSS = 0.25
 
 _WILDCARDS = frozenset("*?[")
 
@@ -40,6 +41,8 @@ class VaultSettings:
         max_file_bytes: larger files are reported, not read.
         sections: how long notes are cut into sections.
         told: the arguments of :func:`load_settings` that took precedence over the settings file.
+        max_loss: the share of the known notes, 0 to 1, that may be gone before somebody has to say
+            yes; up to ten may always, unless it is 0.
     """
 
     root: Path
@@ -52,6 +55,7 @@ class VaultSettings:
     max_file_bytes: int = MAX_FILE_BYTES
     sections: SectionRules = field(default_factory=SectionRules)
     told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    max_loss: float = MAX_LOSS
 
 
 def is_pattern(root: Path, source: str) -> bool:
@@ -67,10 +71,12 @@ def load_settings(
     exclude: Sequence[str] | None = None,
     model: str | None = None,
     dialect: Dialect | None = None,
+    max_loss: float | None = None,
 ) -> VaultSettings:
     """The settings of the vault at ``root``: the arguments, else ``amalfa.settings.json``, else defaults.
 
     A ``database`` given here is relative to the working folder, one in the file to the root.
+    ``max_loss`` is in percent, here and in the file (``maxLoss``).
 
     Raises:
         SettingsError: the root is no folder, or a value in the file makes no sense.
@@ -94,6 +100,12 @@ def load_settings(
     if path.is_dir():
         raise SettingsError(f"{path}: the database is a folder; name a file")
 
+    percent = told.get("maxLoss") if max_loss is None else max_loss
+    if percent is not None and (
+        not isinstance(percent, int | float) or isinstance(percent, bool) or not 0 <= percent <= 100
+    ):
+        where = f"{file}: maxLoss" if max_loss is None else "max_loss"
+        raise SettingsError(f"{where} must be a percentage between 0 and 100, not {percent!r}")
     embeddings = _mapping(file, told, "embeddings")
     named = model if model is not None else _text(file, embeddings, "model", "embeddings.")
     return VaultSettings(
@@ -106,6 +118,7 @@ def load_settings(
         reading=Reading(_dialect(file, told, dialect), _relations(file, told)),
         sections=read_rules(file, told.get("sections")),
         told={name: value for name, value in given.items() if value is not None},
+        max_loss=MAX_LOSS if percent is None else percent / 100,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resonance.vault import moves, tombstones
 from resonance.vault.note import ParsedNote
 from resonance.vault.pace import Pace
 from resonance.vault.scan import FoundFile
@@ -52,10 +53,17 @@ class Store:
     def __init__(self, db: ResonanceDB) -> None:
         self.db = db
         self.pace = Pace(db)
+        self._run: int | None = None
 
-    def known_files(self) -> dict[str, KnownFile]:
-        """All files, by path."""
-        rows = self.db.query("SELECT path, node, size, mtime_ns, inode, hash, body_hash FROM files")
+    def known_files(self, paths: Iterable[str] | None = None) -> dict[str, KnownFile]:
+        """Files, by path: all of them, or those of ``paths`` that are known."""
+        sql = "SELECT path, node, size, mtime_ns, inode, hash, body_hash FROM files"
+        if paths is None:
+            rows = self.db.query(sql)
+        else:
+            rows = self.db.query(
+                f"{sql} WHERE path IN (SELECT value FROM json_each(?))", (json.dumps(list(paths)),)
+            )
         return {row[0]: KnownFile(*row) for row in rows}
 
     def properties(self) -> dict[str, str]:
@@ -72,11 +80,28 @@ class Store:
             )
 
     def remove(self, nodes: Sequence[str]) -> None:
-        """Delete nodes, with their edges, links and files."""
-        for batch in self.pace.batches(nodes):
-            with self.pace.measured(), self.db.transaction() as connection:
+        """Delete nodes, with their edges, links and files; :func:`tombstones.undo` brings them back."""
+        pace = Pace(self.db)
+        if nodes and self._run is None:
+            self._run = tombstones.new_run(self.db)
+        for batch in pace.batches(nodes):
+            with pace.measured(), self.db.transaction() as connection:
                 self._unsettle(connection)
+                assert self._run is not None
+                tombstones.bury(connection, self._run, batch)
                 self.db.delete_nodes(batch)
+
+    def move(self, wanted: Sequence[moves.Move]) -> list[moves.Move]:
+        """Give nodes new ids and paths. Returns those that could not be: another node has the id."""
+        refused = []
+        pace = Pace(self.db)
+        for batch in pace.batches(wanted):
+            with pace.measured(), self.db.transaction() as connection:
+                self._unsettle(connection)
+                taken = moves.taken(connection, batch)
+                moves.carry_out(connection, [move for move in batch if move.node not in taken])
+                refused += [move for move in batch if move.node in taken]
+        return refused
 
     def write(
         self,
