@@ -6,6 +6,8 @@
 
 cdef extern from "kernels.h" nogil:
     const int QUERIES  # 4
+    const int TILE     # 256
+    const int LANES    # 16
     void score_one(const uint8_t* rows, size_t stride, size_t count, const int8_t* query, int32_t* out)
     void score_many(const uint8_t* rows, size_t stride, size_t count, const int8_t* queries,
                     int32_t* out, size_t out_stride)
@@ -14,6 +16,9 @@ cdef extern from "kernels.h" nogil:
                           uint32_t* passed)
     int encode_row(const float* vector, size_t width, size_t stride, uint8_t* codes, float* scale,
                    float* error, float* norm)
+    size_t rows_that_match(const uint32_t** labels, const uint32_t* wanted, size_t start, size_t count,
+                           uint32_t* matched)
+    double precise_sum(const uint8_t* row, const float* query, size_t width)
     const char* kernels_choose(const char* wanted)
 
 cdef extern from "stdlib.h" nogil:
@@ -35,7 +40,7 @@ kernels_choose(NULL)
 
 cdef enum:
     BLOCK = 32768   # rows whose memory is asked for at once
-    TILE = 256      # rows that are scored before the next query's turn: they stay in the cache
+    AHEAD = 8       # rows whose memory is asked for before they are needed
     LABELS = 3      # columns a filter can ask for without a look at the database
 
 # Float32 arithmetic on numbers near 1 that are added and multiplied a few times.
@@ -75,6 +80,16 @@ cdef class Block:
     def __dealloc__(self):
         free(self.codes)
         PyMem_RawFree(self.scale)
+
+    cdef inline void ask_for(self, Py_ssize_t row, size_t stride) noexcept nogil:
+        """Have the memory of a row on its way, if it is one of these."""
+        cdef size_t i = 0
+        if 0 <= row < self.count:
+            while i < stride:
+                fetch_early(self.codes + row * stride + i)
+                i += LINE
+            fetch_early(&self.scale[row])
+            fetch_early(&self.error[row])
 
     cdef int make(self, size_t stride) noexcept nogil:
         """0, or -1 without memory."""
@@ -344,7 +359,8 @@ cdef class Codes:
         cdef Arena found = Arena.__new__(Arena)
         cdef Block block
         cdef uint32_t numbers[LABELS]
-        cdef int64_t buffer[TILE]
+        cdef int64_t buffer[256]
+        cdef uint32_t matched[256]
         cdef Py_ssize_t row, n, start, visible
         cdef int label, failed = 0
         for label in range(LABELS):
@@ -360,12 +376,9 @@ cdef class Codes:
             with nogil:
                 start = 0
                 while start < visible:
-                    n = 0
-                    for row in range(start, min(start + TILE, visible)):
-                        buffer[n] = block.start + row
-                        n += (numbers[0] == 0 or block.label[0][row] == numbers[0]) \
-                            & (numbers[1] == 0 or block.label[1][row] == numbers[1]) \
-                            & (numbers[2] == 0 or block.label[2][row] == numbers[2])
+                    n = rows_that_match(block.label, numbers, start, min(<Py_ssize_t> TILE, visible - start), matched)
+                    for row in range(n):
+                        buffer[row] = block.start + start + matched[row]
                     if n:
                         failed |= found.append(buffer, n * sizeof(int64_t))
                     start += TILE
@@ -403,7 +416,7 @@ cdef class Codes:
             scan.all_rows(blocks, count)
         else:
             scan.some_rows(self, blocks, positions, count)
-        return [scan.found(q) for q in range(number)]
+        return [scan.found(self, queries[q], q) for q in range(number)]
 
 
 cdef Py_ssize_t last_at_most(const int64_t* values, Py_ssize_t count, int64_t wanted) noexcept nogil:
@@ -568,8 +581,8 @@ cdef class Scan:
         cdef Py_ssize_t i = 0, n, total = positions.shape[0], at
         cdef Block block = None
         cdef void* memory = NULL
-        cdef float scale[TILE]
-        cdef float error[TILE]
+        cdef float scale[256]
+        cdef float error[256]
         cdef uint8_t* gathered
         cdef int failed = 0
         if total and (positions[0] < 0 or positions[total - 1] >= count):
@@ -588,6 +601,8 @@ cdef class Scan:
                             at = positions[i + n] - block.start
                             if at >= block.count:
                                 break
+                            if i + n + AHEAD < total:
+                                block.ask_for(positions[i + n + AHEAD] - block.start, self.stride)
                             memcpy(gathered + n * self.stride, block.codes + at * self.stride, self.stride)
                             scale[n] = block.scale[at]
                             error[n] = block.error[at]
@@ -603,9 +618,9 @@ cdef class Scan:
 
     cdef int tile(self, const uint8_t* codes, const float* scale, const float* error,
                   const int64_t* positions, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
-        cdef int32_t sums[4 * TILE]
-        cdef float middle[TILE]
-        cdef uint32_t passed[TILE]
+        cdef int32_t sums[4 * 256]
+        cdef float middle[256]
+        cdef uint32_t passed[256]
         cdef Py_ssize_t q = 0, each, together
         cdef size_t n
         while q < self.number:
@@ -644,21 +659,44 @@ cdef class Scan:
                     self.threshold[q] = heap[0]
         return 0
 
-    cdef tuple found(self, Py_ssize_t q):
-        """What is still above the threshold now that it is final."""
-        cdef Found* rows = self.kept[q].rows
-        cdef Py_ssize_t i, n = 0, count = self.kept[q].count
-        for i in range(count):
-            n += rows[i].high >= self.threshold[q]
+    cdef tuple found(self, Codes codes, const double[::1] query, Py_ssize_t q):
+        """What is still above the threshold when it is final, by bounds that the query's codes do not widen."""
+        cdef Kept* kept = &self.kept[q]
+        cdef Py_ssize_t i, n = 0, width = codes.width, at
+        cdef float middle, reach, threshold = self.threshold[q]
+        cdef Block block = None
+        cdef float[::1] whole = numpy.asarray(query, numpy.float32)
+        # Each of LANES float32 sums may be off by as many roundings as it has terms.
+        cdef float rounding = codes.norm * (ROUNDING + 6e-8 * (width // LANES + 8))
+        self.sizes[q] = 0
+        for i in range(kept.count):
+            if kept.rows[i].high < self.threshold[q]:
+                continue
+            if block is None or not block.start <= kept.rows[i].position < block.start + block.count:
+                block = codes.block_of(kept.rows[i].position)
+            at = kept.rows[i].position - block.start
+            middle = <float> (precise_sum(block.codes + at * self.stride, &whole[0], width) * block.scale[at])
+            reach = block.error[at] + rounding
+            kept.rows[n].position = kept.rows[i].position
+            kept.rows[n].low = max(kept.rows[i].low, middle - reach)
+            kept.rows[n].high = min(kept.rows[i].high, middle + reach)
+            if kept.rows[n].high <= self.surely:
+                heap_offer(self.heaps + q * self.k, &self.sizes[q], self.k, kept.rows[n].low)
+            n += 1
+        if self.sizes[q] == self.k:
+            threshold = max(threshold, self.heaps[q * self.k])
+        kept.count, n = n, 0
+        for i in range(kept.count):
+            n += kept.rows[i].high >= threshold
         positions = numpy.empty(n, numpy.int64)
         bounds = numpy.empty((2, n), numpy.float32)
         cdef int64_t[::1] out = positions
         cdef float[:, ::1] edges = bounds
         n = 0
-        for i in range(count):
-            if rows[i].high >= self.threshold[q]:
-                out[n] = rows[i].position
-                edges[0, n] = rows[i].low
-                edges[1, n] = rows[i].high
+        for i in range(kept.count):
+            if kept.rows[i].high >= threshold:
+                out[n] = kept.rows[i].position
+                edges[0, n] = kept.rows[i].low
+                edges[1, n] = kept.rows[i].high
                 n += 1
         return positions, bounds[0], bounds[1]

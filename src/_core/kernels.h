@@ -23,6 +23,12 @@ typedef size_t (*pass_kernel)(const int32_t *sums, const float *scale, const flo
 typedef int (*encode_kernel)(const float *vector, size_t width, size_t stride, uint8_t *codes, float *scale,
                              float *error, float *norm);
 
+typedef size_t (*match_kernel)(const uint32_t *const *labels, const uint32_t *wanted, size_t start, size_t count,
+                               uint32_t *matched);
+typedef double (*precise_kernel)(const uint8_t *row, const float *query, size_t width);
+
+#define TILE 256 /* rows that are looked at before the next query's turn: they stay in the cache */
+
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE void one_body(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, int32_t *out) {
@@ -105,6 +111,41 @@ INLINE int encode_body(const float *vector, size_t width, size_t stride, uint8_t
     return 0;
 }
 
+/* Which of up to TILE rows from `start` on have the labels wanted; 0 is for any. */
+INLINE size_t match_body(const uint32_t *const *labels, const uint32_t *wanted, size_t start, size_t count,
+                         uint32_t *matched) {
+    uint8_t match[TILE] = {0};
+    uint64_t some;
+    size_t n = 0;
+    memset(match, 1, count);
+    for (size_t label = 0; label < 3; label++)
+        if (wanted[label])
+            for (size_t r = 0; r < count; r++)
+                match[r] &= labels[label][start + r] == wanted[label];
+    for (size_t r = 0; r < count; r += sizeof some) {
+        memcpy(&some, match + r, sizeof some);
+        for (size_t i = r; some && i < r + sizeof some; i++)
+            if (match[i])
+                matched[n++] = (uint32_t)i;
+    }
+    return n;
+}
+
+/* The sum of a row's codes times a query that is not in codes itself. */
+INLINE double precise_body(const uint8_t *row, const float *query, size_t width) {
+    float sums[LANES] = {0};
+    double sum = 0;
+    size_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            sums[j] += (float)(row[i + j] - 128) * query[i + j];
+    for (; i < width; i++)
+        sum += (row[i] - 128) * (double)query[i];
+    for (size_t j = 0; j < LANES; j++)
+        sum += sums[j];
+    return sum;
+}
+
 #define VERSION(name, attributes)                                                                            \
     attributes static void one_##name(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, \
                                       int32_t *out) {                                                        \
@@ -114,6 +155,13 @@ INLINE int encode_body(const float *vector, size_t width, size_t stride, uint8_t
                                          size_t count, float query_scale, int32_t shift, float slack,        \
                                          float least, float *middle, uint32_t *passed) {                     \
         return pass_body(sums, scale, error, count, query_scale, shift, slack, least, middle, passed);       \
+    }                                                                                                        \
+    attributes static size_t match_##name(const uint32_t *const *labels, const uint32_t *wanted, size_t start,\
+                                          size_t count, uint32_t *matched) {                                 \
+        return match_body(labels, wanted, start, count, matched);                                            \
+    }                                                                                                        \
+    attributes static double precise_##name(const uint8_t *row, const float *query, size_t width) {          \
+        return precise_body(row, query, width);                                                              \
     }                                                                                                        \
     attributes static int encode_##name(const float *vector, size_t width, size_t stride, uint8_t *codes,    \
                                         float *scale, float *error, float *norm) {                           \
@@ -179,13 +227,15 @@ static one_kernel score_one = one_plain;
 static many_kernel score_many = many_plain;
 static pass_kernel rows_that_pass = pass_plain;
 static encode_kernel encode_row = encode_plain;
+static match_kernel rows_that_match = match_plain;
+static precise_kernel precise_sum = precise_plain;
 
 /* By name ("vnni", "avx2", "plain"), or the best this machine can run; NULL if it cannot run that one. */
 static const char *kernels_choose(const char *wanted) {
 #define CHOOSE(name)                                                                                         \
     if (wanted == NULL || strcmp(wanted, #name) == 0) {                                                      \
         score_one = one_##name, score_many = many_##name, rows_that_pass = pass_##name;                      \
-        encode_row = encode_##name;                                                                          \
+        encode_row = encode_##name, rows_that_match = match_##name, precise_sum = precise_##name;            \
         return #name;                                                                                        \
     }
 #if defined(__x86_64__) && defined(__GNUC__)
