@@ -96,6 +96,12 @@ bench: setup build/bench/.packages ## ours beside its peers: make bench [SCALE=s
 	@echo "== benchmarks, scale $(SCALE)"
 	@build/bench/venv/bin/python -m pytest -q benchmarks --scale=$(SCALE)
 
+.PHONY: bench-search
+bench-search: setup build/bench/.packages ## exact search beside its peers: SCALE=small|medium|large|growth
+	@echo "== search, scale $(SCALE)"
+	@build/bench/venv/bin/python benchmarks/search.py --scale $(SCALE)
+	@build/bench/venv/bin/python benchmarks/search_plot.py
+
 # The peers in an environment of their own, where the packages of .venv come after them on the path. One that
 # cannot be installed does not take part; the table says so.
 build/bench/.packages: pyproject.toml $(VENV)/.packages

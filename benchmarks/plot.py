@@ -88,10 +88,16 @@ def draw(
             zorder=3 if ours else 2,
         )
         ends.append((at[-1], taken[-1][1], NOT_ALL.get((question, name), label), colour, ours))
+    dress(axes, title, size)
+    write_ends(axes, ends)
+
+
+def dress(axes: Axes, title: str, label: str) -> None:
+    """Scales, grid and title of a panel."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
-    axes.set_xlabel(size, color=INK, fontsize=9)
+    axes.set_xlabel(label, color=INK, fontsize=9)
     axes.grid(which="major", color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
@@ -102,7 +108,6 @@ def draw(
         axis.set_major_formatter(FuncFormatter(in_short))
         axis.set_minor_formatter(NullFormatter())
         axis.set_minor_locator(NullLocator())
-    write_ends(axes, ends)
 
 
 def write_ends(axes: Axes, ends: list[tuple[int, float, str, str, bool]]) -> None:

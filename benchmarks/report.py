@@ -20,7 +20,10 @@ from contender import BASELINE
 from resonance import engine
 
 FORMAT = 1
-PEERS = "apsw chromadb duckdb lancedb numpy pyarrow pytest-benchmark sqlite-utils sqlite-vec".split()
+PEERS = (
+    "apsw chromadb duckdb faiss-cpu hnswlib lancedb numpy pyarrow pytest-benchmark sqlite-utils "
+    "sqlite-vec usearch"
+).split()
 
 LIMITS = """\
 Limits of the method
