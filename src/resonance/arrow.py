@@ -35,7 +35,7 @@ def read_table(connection: _core.Connection, table: str, chosen: Filter, width: 
         "".join(_KINDS.get(name, "t") for name in columns),
         max(width, 0),
     )
-    arrow = _pyarrow()
+    arrow = require_pyarrow()
     arrays = [
         _array(arrow, _KINDS.get(name, "t"), width, *parts) for name, parts in zip(columns, read, strict=True)
     ]
@@ -44,7 +44,7 @@ def read_table(connection: _core.Connection, table: str, chosen: Filter, width: 
 
 def matrix_table(matrix: EmbeddingMatrix) -> pyarrow.Table:
     """``id`` and ``embedding``; the vectors are not copied."""
-    arrow = _pyarrow()
+    arrow = require_pyarrow()
     flat = arrow.array(matrix.vectors.reshape(-1))
     vectors = arrow.FixedSizeListArray.from_arrays(flat, matrix.vectors.shape[1])
     return arrow.table({"id": arrow.array(matrix.ids, arrow.string()), "embedding": vectors})
@@ -70,7 +70,7 @@ def _array(
     return arrow.Array.from_buffers(kind_of_list, len(valid), [bits], children=[flat])
 
 
-def _pyarrow() -> Any:
+def require_pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:

@@ -343,5 +343,9 @@ class BackupError(ResonanceError):
     """A backup could not be made, or did not pass its own check."""
 
 
+class ExportError(ResonanceError):
+    """An export could not be written; nothing was overwritten, and nothing is left half done."""
+
+
 class RegenerateError(ResonanceError):
     """The database that was built anew did not pass its check; the one in use is as it was."""

@@ -109,6 +109,37 @@ def test_backup(run: Run, made: Path, tmp_path: Path) -> None:
     assert len(list(database(made).parent.glob("resonance.db.*.bak"))) == 1
 
 
+def test_restore(run: Run, made: Path, tmp_path: Path) -> None:
+    target = tmp_path / "monday.db"
+    assert run("backup", made, "--to", target).code == 0
+    sound = run("verify", made, "--json").json["digest"]["root"]
+    (made / "Car.md").unlink()
+    assert run("ingest", made, "--no-embed").code == 0
+    told = run("restore", target, made, "--json").json
+    assert (told["path"], told["nodes"], told["digest"]) == (str(database(made)), 8, sound)
+    assert Path(told["saved"]).parent == database(made).parent
+    assert run("verify", made).out == "removed\tCar.md\tis not in the vault any more\n"
+    plain = run("restore", target, "--root", made)
+    assert f"digest\t{sound}\n" in plain.out
+    refused = run("restore", made / "Fruit.md", made)
+    assert (refused.code, refused.out) == (2, "")
+    shutil.rmtree(made / ".resonance")
+    assert run("restore", target, made).code == 0
+    assert (made / ".resonance/.gitignore").exists()
+
+
+def test_export(run: Run, made: Path, tmp_path: Path) -> None:
+    target = tmp_path / "graph.jsonl"
+    told = run("export", made, "--to", target, "--json").json
+    assert (told["format"], told["nodes"], told["size_bytes"]) == ("jsonl", 8, target.stat().st_size)
+    assert target.read_text().count("\n") == 1 + told["nodes"] + told["edges"] + told["links"]
+    again = run("export", made, "--to", target)
+    assert (again.code, "never overwrites" in again.err) == (2, True)
+    assert run("export", made, "--to", tmp_path / "x", "--format", "graphml").code == 0
+    assert run("export", made, "--to", tmp_path / "x.csv").code == 2
+    assert run("export", made).code == 2
+
+
 def test_vacuum(run: Run, made: Path) -> None:
     with ResonanceDB(database(made)) as db:
         db.insert_nodes(id=[f"n{i}" for i in range(2000)], summary="x" * 1000)

@@ -26,6 +26,7 @@ READERS = {
     "verify": ("verify",),
     "migrate": ("migrate",),
     "backup": ("backup",),
+    "export": ("export", "--to", "export.jsonl"),
     "vacuum": ("vacuum",),
 }
 FILLERS = {"init": ("init", "--no-embed"), "ingest": ("ingest", "--no-embed")}

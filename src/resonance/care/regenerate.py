@@ -288,8 +288,13 @@ def _carry_over(source: Connection, report: Regeneration) -> None:
 
 
 @contextlib.contextmanager
-def open_live(path: Path) -> Iterator[ResonanceDB]:
+def open_live(
+    path: Path, loss: str = "nothing can be carried over from it", operation: str = "init"
+) -> Iterator[ResonanceDB]:
     """The live database. ``resonance init`` is the usual advice for a damaged one; here it needs another.
+
+    Args:
+        loss: what a damaged one means for this operation.
 
     Raises:
         CorruptDatabaseError: it is damaged; says how to begin without it.
@@ -299,13 +304,13 @@ def open_live(path: Path) -> Iterator[ResonanceDB]:
             yield live
     except CorruptDatabaseError as error:
         raise CorruptDatabaseError(
-            f"{path} is damaged, so nothing can be carried over from it, and it was left as it is. Move "
+            f"{path} is damaged, so {loss}, and it was left as it is. Move "
             f"{path.name}, {path.name}-wal and {path.name}-shm away, all of them that are there, and "
             f"repeat. What SQLite says: {error}",
             code=error.code,
             extended_code=error.extended_code,
             name=error.name,
             path=str(path),
-            operation="init",
+            operation=operation,
             data="unchanged",
         ) from error

@@ -42,7 +42,19 @@ _VAULT, _QUESTIONS, _CARE = "The vault", "Questions", "Care"
 for _panel, _commands in (
     (_VAULT, (vault.init, vault.ingest)),
     (_QUESTIONS, (questions.search, questions.read, questions.explore, questions.links)),
-    (_CARE, (care.stats, care.doctor, care.verify, care.migrate, care.backup, care.vacuum)),
+    (
+        _CARE,
+        (
+            care.stats,
+            care.doctor,
+            care.verify,
+            care.migrate,
+            care.backup,
+            care.restore,
+            care.export,
+            care.vacuum,
+        ),
+    ),
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)

@@ -1,11 +1,11 @@
-"""``stats``, ``doctor``, ``verify``, ``migrate``, ``backup``, ``vacuum``: looking after a database."""
+"""``stats``, ``doctor``, ``verify``, ``migrate``, ``backup``, ``restore``, ``export``, ``vacuum``."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -195,6 +195,73 @@ def backup(
             (
                 ("backup", report.path),
                 ("holds", f"{counted(report.nodes, 'node')}, {counted(report.edges, 'edge')}: checked"),
+                ("size", size(report.size_bytes)),
+            )
+        )
+
+
+def restore(
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that `resonance backup` made.")],
+    root: Root = None,
+    root_option: RootOption = None,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Put a backup in the place of the database, which is saved first.
+
+    The backup is checked whole before anything is changed, and stays as it is. Whoever is reading is
+    not disturbed.
+    """
+    with answering(as_json) as answer:
+        from resonance.care.regenerate import make_room
+        from resonance.care.restore import restore as put_back
+
+        where = place.find(root, root_option, database)
+        make_room(where.database, where.settings)
+        report = put_back(where.database, backup)
+        if as_json:
+            answer.document(report._asdict())
+            return
+        answer.facts(
+            (
+                ("database", report.path),
+                ("restored", f"{counted(report.nodes, 'node')}, {counted(report.edges, 'edge')}: checked"),
+                ("saved", report.saved or ""),
+                ("digest", report.digest),
+            )
+        )
+
+
+def export(
+    to: Annotated[Path, typer.Option("--to", help="The file to make: .jsonl, .graphml, .parquet or .arrow.")],
+    root: Root = None,
+    root_option: RootOption = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="The format, if the name does not tell.", show_default=False),
+    ] = None,
+    table: Annotated[
+        str, typer.Option("--table", help="For Parquet and Arrow: nodes, edges or links.")
+    ] = "nodes",
+    vectors: Annotated[bool, typer.Option("--vectors", help="With the vectors.")] = False,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Write the graph to a new file for other programs: nodes, edges, links; no text."""
+    with answering(as_json) as answer:
+        from resonance.care.export import export as write
+
+        where = place.find(root, root_option, database)
+        with place.open_for_reading(where) as db:
+            report = write(db, to, format=cast(Any, format), table=cast(Any, table), vectors=vectors)
+        if as_json:
+            answer.document(report._asdict())
+            return
+        counts = ((report.nodes, "nodes"), (report.edges, "edges"), (report.links, "links"))
+        answer.facts(
+            (
+                ("export", report.path),
+                ("holds", listed(counts) or "nothing"),
                 ("size", size(report.size_bytes)),
             )
         )
