@@ -87,14 +87,15 @@ def test_sections_are_counted_apart(vault: Vault) -> None:
     assert stats.types == {"document": 2, "section": 3}
 
 
-def test_the_vector_of_a_long_note_is_that_of_its_sections(vault: Vault) -> None:
+def test_in_the_vector_of_a_long_note_the_first_section_weighs_as_much_as_all(vault: Vault) -> None:
     def vector(node: str) -> Any:
         found = vault.db.get_node(node)
         assert found is not None
         return found.embedding
 
-    mean = np.mean([vector(node) for node in sections(vault)], axis=0)
-    assert np.allclose(vector("long"), mean / np.linalg.norm(mean), atol=1e-6)
+    total = np.sum([vector(node) for node in sections(vault)], axis=0)
+    both = total / np.linalg.norm(total) + vector("long#t")
+    assert np.allclose(vector("long"), both / np.linalg.norm(both), atol=1e-6)
 
 
 def test_an_edit_embeds_only_the_sections_it_touched(vault: Vault) -> None:
@@ -231,3 +232,57 @@ def test_any_history_of_edits_leaves_the_sections_of_a_fresh_start(edits: list[t
             assert vault.db.query("SELECT * FROM pragma_foreign_key_check") == []
         finally:
             vault.db.close()
+
+
+# --- reading them ---------------------------------------------------------------------------------
+
+SECOND = f"## A\n\n{TEXT}\n\n"
+
+
+def read(vault: Vault, node: str = "long#t/a") -> tuple[str | None, str, tuple[int, int] | None]:
+    content = vault.db.content(node)
+    return content.text, content.state, content.span
+
+
+def test_a_section_is_read_by_its_span(vault: Vault) -> None:
+    start = LONG.index("## A")
+    assert read(vault) == (SECOND, "fresh", (start, start + len(SECOND)))
+    assert "".join(read(vault, node)[0] or "" for node in sections(vault)) == LONG
+
+
+@pytest.mark.parametrize("before", ["\n", "---\ntags: [ä]\n---\n", "# New\n\nText.\n\n" * 20])
+def test_a_section_is_found_again_where_it_has_shifted_to(vault: Vault, before: str) -> None:
+    vault.write({"long.md": before + LONG.replace("## B", "## B, edited")})
+    start = len(before.encode()) + LONG.index("## A")
+    assert read(vault) == (SECOND, "moved", (start, start + len(SECOND)))
+
+
+def test_a_section_that_was_edited_shows_its_new_text_and_says_so(vault: Vault) -> None:
+    vault.write({"long.md": "\n" + LONG.replace("## A\n\nWords", "## A\n\nOther words")})
+    text, state, span = read(vault)
+    assert (text, state) == (SECOND.replace("Words", "Other words"), "changed")
+    assert span == (1 + LONG.index("## A"), 1 + LONG.index("## B") + len("Other "))
+    assert read(vault, "long#t/b")[1] == "moved"
+
+
+def test_a_section_that_is_gone_is_missing(vault: Vault) -> None:
+    vault.write({"long.md": LONG.replace("## A", "## Renamed").replace("Words", "Others")})
+    assert read(vault) == (None, "missing", None)
+    vault.remove("long.md")
+    assert read(vault) == (None, "missing", None)
+
+
+def test_a_section_of_a_moved_file_is_found_there(vault: Vault) -> None:
+    (vault.root / "long.md").rename(vault.root / "moved.md")
+    content = vault.db.content("long#t/a")
+    assert (content.text, content.state, content.path) == (SECOND, "moved", "moved.md")
+
+
+def test_a_search_can_carry_the_texts_of_sections(vault: Vault) -> None:
+    node = vault.db.get_node("long#t/b")
+    assert node is not None
+    assert node.embedding is not None
+    hit = vault.db.search(node.embedding, 1, group_by="document", hydrate=True)[0]
+    assert (hit.id, hit.section, hit.heading, hit.path) == ("long", "long#t/b", ("T", "B"), "long.md")
+    assert hit.content is not None
+    assert (hit.content.text, hit.content.span) == (f"## B\n\n{TEXT}\n", hit.span)

@@ -25,9 +25,10 @@ from resonance.model import Content, ContentPolicy, ContentState
 from resonance.vault.embed import NO_MODEL, choose_embedder
 from resonance.vault.frontmatter import split
 from resonance.vault.ingest import ingest
-from resonance.vault.note import decode, file_hash
+from resonance.vault.note import decode, file_hash, parse_note
 from resonance.vault.root import Root
 from resonance.vault.scan import scan
+from resonance.vault.sections import sections_of
 from resonance.vault.settings import VaultSettings, settings_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,13 @@ def hydrate_nodes(
     ]
 
 
-def hydrate(root: Root, record: Record, *, moved: Callable[[Record], str | None] | None = None) -> Content:
+def hydrate(
+    root: Root,
+    record: Record,
+    *,
+    moved: Callable[[Record], str | None] | None = None,
+    edited: Callable[[Record, str, bytes], tuple[int, int] | None] | None = None,
+) -> Content:
     """The text behind a record: the body without frontmatter, or its span; and which bytes it is.
 
     What is there is told by its status; what it says by the hash of its bytes, every time, because an
@@ -108,6 +115,7 @@ def hydrate(root: Root, record: Record, *, moved: Callable[[Record], str | None]
 
     Args:
         moved: where to look for a file that is not at its path; returns a path, or None.
+        edited: where to look for a part of a file whose bytes are nowhere in it; returns its place, or None.
 
     Raises:
         PathEscapeError: the path leads out of the root, or through a symbolic link.
@@ -131,7 +139,7 @@ def hydrate(root: Root, record: Record, *, moved: Callable[[Record], str | None]
     if path != record.path and not same:
         return Content(record.id, None, "missing", record.path, None, "there is no such file")
     if record.span is not None:
-        return _part(record, record.span, path, data)
+        return _part(record, record.span, path, data, edited)
     parts = split(text)
     body = text[parts[2] :] if parts else text
     span = (len(data) - len(body.encode()) if parts else skipped, len(data))
@@ -143,12 +151,22 @@ def hydrate(root: Root, record: Record, *, moved: Callable[[Record], str | None]
     return Content(record.id, body, "fresh" if path == record.path else "moved", path, span)
 
 
-def _part(record: Record, span: tuple[int, int], path: str, data: bytes) -> Content:
-    """A part of a file: at its place, or wherever the same bytes stand now."""
+def _part(
+    record: Record,
+    span: tuple[int, int],
+    path: str,
+    data: bytes,
+    edited: Callable[[Record, str, bytes], tuple[int, int] | None] | None,
+) -> Content:
+    """A part of a file: at its place, or wherever the same bytes stand now, or what became of it."""
     found = find_span(data, span, record.span_hash, record.size)
     if found is None:
-        reason = "the file has changed, and this part of it is not there as it was indexed"
-        return Content(record.id, None, "missing", path, None, reason)
+        now = edited(record, path, data) if edited is not None else None
+        if now is None:
+            reason = "the file has changed, and this part of it is not there as it was indexed"
+            return Content(record.id, None, "missing", path, None, reason)
+        reason = "this part of the file has changed since it was indexed"
+        return Content(record.id, data[now[0] : now[1]].decode(), "changed", path, now, reason)
     state: ContentState = "fresh" if (path, found) == (record.path, span) else "moved"
     return Content(record.id, data[found[0] : found[1]].decode(), state, path, found)
 
@@ -210,7 +228,7 @@ def _read_all(
                 continue
             files = files or _Files(db, record.path, root)
             try:
-                found[node_id] = hydrate(files.root, record, moved=files.moved)
+                found[node_id] = hydrate(files.root, record, moved=files.moved, edited=files.edited)
             except PathEscapeError as error:
                 if strict:
                     raise
@@ -286,6 +304,19 @@ class _Files:
                     continue
             if self._hashes[path] == record.hash:
                 return path
+        return None
+
+    def edited(self, record: Record, path: str, data: bytes) -> tuple[int, int] | None:
+        """Where the section stands that would get the same id if the file were indexed now, or None."""
+        try:
+            settings = settings_of(self.db, self.root.folder)
+            note = parse_note(path, data, settings.reading)
+        except (SettingsError, ContentError):
+            return None
+        document = record.id.partition("#")[0]
+        for section in sections_of(note, data, document, settings.sections):
+            if section.node == record.id:
+                return section.start, section.end
         return None
 
     def _unknown(self) -> defaultdict[int, list[str]]:

@@ -1,7 +1,7 @@
 """The vectors of a vault's notes and sections: reused where the text is the same, else embedded.
 
-A note without sections has the vector of its text; one with sections has the mean of theirs. The model
-is loaded only when a text has to be embedded.
+A note without sections has the vector of its text; in that of one with sections the first of them weighs
+as much as the mean of all. The model is loaded only when a text has to be embedded.
 """
 
 from __future__ import annotations
@@ -208,12 +208,17 @@ def _vectors(note: ParsedNote, sections: Sequence[Section], known: dict[str, Flo
     if not sections:
         return NoteVectors(known.get(note.body_hash))
     found = tuple(known.get(section.text_hash) for section in sections)
-    return NoteVectors(_mean([row for row in found if row is not None]), found)
+    return NoteVectors(_of_document([row for row in found if row is not None]), found)
 
 
-def _mean(rows: Sequence[FloatArray]) -> Vector:
-    """The direction of the mean of unit vectors; None if there is none."""
+def _of_document(rows: Sequence[FloatArray]) -> Vector:
+    """The vector of a document from those of its sections; None if they have no direction.
+
+    What a document is about is said at its beginning: measured, see docs/vectors.md.
+    """
     if not rows:
         return None
-    total = np.sum(rows, axis=0, dtype=np.float64)
-    return to_fafcas(total) if total.any() else None
+    mean = np.sum(rows, axis=0, dtype=np.float64)
+    mean /= np.linalg.norm(mean) or 1.0
+    both = mean + rows[0]
+    return to_fafcas(both) if both.any() else None
