@@ -156,6 +156,15 @@ CREATE TABLE tombstones (
 
 CREATE INDEX idx_tombstones_run ON tombstones (run, entity, node);
 
+-- The nodes whose text is in the full-text index, by the keys it knows them by, which are never given
+-- twice; and the hash of the node whose text that was. The index itself is made with the first text,
+-- by engines that have what it needs.
+CREATE TABLE texts (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    node TEXT NOT NULL UNIQUE REFERENCES nodes (id),
+    hash TEXT
+) STRICT;
+
 CREATE INDEX idx_nodes_type ON nodes (type);
 CREATE INDEX idx_history_entity ON history (entity_id);
 

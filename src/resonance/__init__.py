@@ -15,11 +15,13 @@ from resonance.model import (
     Edge,
     EmbeddingMatrix,
     Hit,
+    Hits,
     InsertReport,
     Link,
     Node,
     Space,
     Stats,
+    Text,
 )
 
 __version__ = _version("resonance")
@@ -32,6 +34,7 @@ __all__ = [
     "Edge",
     "EmbeddingMatrix",
     "Hit",
+    "Hits",
     "InsertReport",
     "Link",
     "Node",
@@ -39,6 +42,7 @@ __all__ = [
     "ResonanceError",
     "Space",
     "Stats",
+    "Text",
     "UnsafeSQLiteWarning",
     "__version__",
     "dot_product",

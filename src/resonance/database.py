@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from resonance import _core, arrow, bulk, matrix, rows, spaces
 from resonance.backup import BackupReport, backup_connection
-from resonance.errors import ColumnError, InputError, UnknownNodeError
+from resonance.errors import ColumnError, InputError, InvalidIdError, UnknownNodeError
 from resonance.factory import PAGE_SIZE, page_size_for
 from resonance.history import History
 from resonance.model import (
@@ -35,10 +35,12 @@ from resonance.model import (
     Node,
     Space,
     Stats,
+    Text,
     WhyNot,
 )
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.rows import NODE_COLUMNS
+from resonance.search import text as fulltext
 from resonance.search.exact import GroupBy, Memory, Options, Question, search
 from resonance.search.filters import Filter, Where
 from resonance.search.index import VectorIndex
@@ -248,6 +250,7 @@ class ResonanceDB:
                 f"WHERE target IN ({doomed})",
                 (chosen,),
             )
+            fulltext.forget(writer, chosen)
             for table, column in (
                 ("links", "source"),
                 ("sections", "node"),
@@ -347,6 +350,25 @@ class ResonanceDB:
             history=history,
             progress=progress,
         )
+
+    def insert_texts(self, texts: Iterable[Text]) -> bool:
+        """Put the words of nodes into the full-text index, instead of those it had for them.
+
+        An ingest does this for the notes of a vault. The text itself is not stored.
+
+        Returns:
+            False where this engine cannot search text; then nothing of these nodes stays indexed.
+
+        Raises:
+            InvalidIdError: an id is not text, or occurs twice; nothing was written.
+            ForeignKeyError: there is no such node; nothing was written.
+        """
+        given = list(texts)
+        if len(rows.distinct_ids(text.id for text in given)) < len(given):
+            raise InvalidIdError("an id occurs twice; give each once", column="id")
+        prepared = fulltext.prepared(given)
+        with self._session.writing() as writer:
+            return fulltext.write(writer, prepared)
 
     def embeddings(self, *, domain: str | None = None, type: str | None = None) -> EmbeddingMatrix:
         """All vectors as one matrix, in storage order; nodes without a vector are left out.
@@ -468,6 +490,38 @@ class ResonanceDB:
         if hydrate is False:
             return found
         return self._hydrated(found, "flag" if hydrate is True else hydrate)
+
+    def search_text(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        domain: str | None = None,
+        type: str | None = None,
+        layer: str | None = None,
+        ids: Iterable[str] | None = None,
+        where: Where | None = None,
+        hydrate: bool | ContentPolicy = False,
+    ) -> Hits:
+        """The ``k`` best nodes for the words of a text, by BM25; ties are ordered by id.
+
+        A node need not hold all words; the more and the rarer, the better, and one in the title counts
+        more than one in the body. Case and accents make no difference. What stands in ``"quotation
+        marks"`` must occur as it is: that is all the syntax there is, any other character is text.
+
+        Args:
+            domain, type, layer, ids, where: only nodes that match, as for :meth:`search`.
+            hydrate: as for :meth:`search`.
+
+        Raises:
+            TextSearchError: no text has been indexed, or this engine cannot; says what to do.
+        """
+        chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
+        with self._session.snapshot() as connection:
+            found = fulltext.search_text(connection, text, k, chosen)
+        if hydrate is not False:
+            found[:] = self._hydrated(found, "flag" if hydrate is True else hydrate)
+        return found
 
     def why_not(self, id: str, query: Any, k: int = 10, **conditions: Any) -> WhyNot:
         """Why a search with these arguments does not find a node, or at which rank it does.

@@ -259,6 +259,10 @@ class UnknownNodeError(ResonanceError, KeyError):
         return str(self.args[0])
 
 
+class TextSearchError(ResonanceError):
+    """There is no full-text search here: the engine cannot, or nothing has been indexed yet."""
+
+
 class SpaceError(InputError):
     """Vectors of two embedding spaces were about to be mixed or compared."""
 

@@ -92,8 +92,18 @@ class Link(NamedTuple):
         return self.state in ("unresolved", "ambiguous") or self.mark == "missing"
 
 
+class Rank(NamedTuple):
+    """The place of a node in one of the lists that a search was put together from; ``rank`` begins at 1."""
+
+    rank: int
+    score: float
+
+
 class Hit(NamedTuple):
-    """One answer of a search. ``score`` is the cosine similarity, in [-1, 1].
+    """One answer of a search. A higher ``score`` is better.
+
+    Of a search by vector the score is the cosine similarity, in [-1, 1]; by text, BM25; of a hybrid
+    search what fusing the two gave, or what the reranker said.
 
     Attributes:
         id: the node; the document where hits are grouped by document.
@@ -102,6 +112,7 @@ class Hit(NamedTuple):
         section: the section that scored, if it was one: the node itself, or the best one of the document.
         heading: its heading path, outermost first; span: its place in the file, in bytes; document: whose
             section it is.
+        ranks: of a hybrid search, the node's place in each list that held it.
     """
 
     id: str
@@ -113,6 +124,22 @@ class Hit(NamedTuple):
     heading: tuple[str, ...] = ()
     span: tuple[int, int] | None = None
     document: str | None = None
+    ranks: Mapping[str, Rank] | None = None
+
+
+class Text(NamedTuple):
+    """What the full-text index is given of a node.
+
+    ``names`` are other names of it, such as aliases and tags; ``headings`` those in its body; ``hash``
+    is the hash of the node whose text this is. None of it is stored, only the words it is found by.
+    """
+
+    id: str
+    body: str
+    title: str = ""
+    names: str = ""
+    headings: str = ""
+    hash: str | None = None
 
 
 class Explain(NamedTuple):
@@ -146,9 +173,19 @@ class WhyNot(NamedTuple):
 
 
 class Hits(list[Hit]):
-    """Answers of a search, best first. ``explain`` is set where it was asked for."""
+    """Answers of a search, best first, and how they came about.
+
+    Attributes:
+        explain: set where it was asked for.
+        lists: what was asked in a search by text: ``"text"``, ``"vector"``, or both.
+        notes: what that answer does without, and why; empty when all went as asked.
+        reranked: whether a reranker had the last word.
+    """
 
     explain: Explain | None = None
+    lists: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    reranked: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

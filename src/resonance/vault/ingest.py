@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import PurePosixPath
 from posixpath import dirname
 from typing import TYPE_CHECKING
@@ -17,26 +17,28 @@ from typing import TYPE_CHECKING
 from resonance import rebuild
 from resonance.errors import BrakeError, ContentError
 from resonance.model import Problem
+from resonance.search import text as fulltext
 from resonance.session import Version
 from resonance.vault import brakes, ledger, tombstones
 from resonance.vault.embed import Embedder
 from resonance.vault.moves import Move, find_moves
-from resonance.vault.note import RULES, file_hash, parse_note
+from resonance.vault.note import RULES, ParsedNote, file_hash, parse_note
 from resonance.vault.picture import Picture
 from resonance.vault.relink import relink
 from resonance.vault.report import IngestReport
 from resonance.vault.root import Root
 from resonance.vault.scan import FoundFile, Scan, outermost, scan, scan_paths, territory
-from resonance.vault.sections import sections_of
+from resonance.vault.sections import Section, sections_of
 from resonance.vault.settings import VaultSettings
 from resonance.vault.store import ReadNote, Store
 from resonance.vault.vectors import Vector, Vectors
+from resonance.vault.words import texts_of
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done (scan, read, embed, link), how much is done, and how much there is."""
+"""Called with what is being done (scan, read, embed, index, link), how much is done, and of how much."""
 
 # A file written to again so soon may keep its time; one that old has a time that proves something.
 _FINE_TICK_NS, _COARSE_TICK_NS = 50_000_000, 2_000_000_000
@@ -122,6 +124,7 @@ class Keeper:
             run.remove()
             run.read_changed()
             run.fill_vectors()
+            run.fill_texts()
             run.link()
         self.held = frozenset(p for p in self.held if not run.asked(p) and p in run.known) | set(run.held)
         report = run.report()
@@ -340,16 +343,7 @@ class _Run:
         waiting = [self.picture.files[path] for path in pending if path in self.picture.files]
         done = 0
         for batch in self.pace.batches(waiting, _weight):
-            notes = []
-            for file in batch:
-                try:
-                    data, _ = self.root.read(file.disk_path)
-                    if file_hash(data) == self.known[file.path].hash:
-                        note = parse_note(file.path, data, self.settings.reading)
-                        node = self.picture.ids[file.path]
-                        notes.append((note, sections_of(note, data, node, self.settings.sections)))
-                except ContentError:
-                    continue  # it changed since the scan; the next ingest reports it
+            notes = self._as_known(batch)
             found: dict[str, Vector] = {}
             for (note, sections), vectors in zip(notes, self.vectors.of(notes), strict=True):
                 found[self.picture.ids[note.path]] = vectors.note
@@ -357,6 +351,37 @@ class _Run:
             self.store.write_vectors(found)
             done += len(batch)
             self.progress("embed", done, len(waiting))
+
+    def fill_texts(self) -> None:
+        """Index the texts of notes that are as they were, where they are not in the index."""
+        if self.only is not None:
+            return
+        pending = self.store.texts_to_come() - {document.path for document in self.documents}
+        waiting = [self.picture.files[path] for path in sorted(pending) if path in self.picture.files]
+        done = 0
+        for batch in self.pace.batches(waiting, _weight):
+            texts = [
+                text
+                for note, sections in self._as_known(batch)
+                for text in texts_of(note, self.picture.ids[note.path], sections)
+            ]
+            self.store.write_texts(fulltext.prepared(texts))
+            done += len(batch)
+            self.progress("index", done, len(waiting))
+
+    def _as_known(self, files: Sequence[FoundFile]) -> list[tuple[ParsedNote, list[Section]]]:
+        """The notes in those of the files that are as the database knows them, with their sections."""
+        notes = []
+        for file in files:
+            try:
+                data, _ = self.root.read(file.disk_path)
+                if file_hash(data) == self.known[file.path].hash:
+                    note = parse_note(file.path, data, self.settings.reading)
+                    sections = sections_of(note, data, self.picture.ids[file.path], self.settings.sections)
+                    notes.append((note, sections))
+            except ContentError:
+                continue  # it changed since the scan; the next ingest reports it
+        return notes
 
     # --- links ------------------------------------------------------------------------------------
 
@@ -408,7 +433,8 @@ class _Run:
             "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM nodes WHERE type = 'tag'), "
             "(SELECT count(*) FROM nodes WHERE type = 'page' AND layer = 'page'), "
             "(SELECT count(*) FROM edges), (SELECT count(*) FROM sections), "
-            "(SELECT count(*) FROM nodes WHERE embedding IS NOT NULL AND layer IS NOT 'section')"
+            "(SELECT count(*) FROM nodes WHERE embedding IS NOT NULL AND layer IS NOT 'section'), "
+            "(SELECT count(*) FROM texts)"
         )[0]
         links = dict(self.db.query("SELECT state, count(*) FROM links GROUP BY state ORDER BY state"))
         indexed = len(self.documents)
@@ -428,6 +454,7 @@ class _Run:
             edges=counts[3],
             sections=counts[4],
             vectors=counts[5],
+            texts=counts[6],
             links=links,
             skipped=self.skipped,
             embedding=self.db.space,

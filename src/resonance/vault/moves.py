@@ -80,6 +80,7 @@ def carry_out(connection: Connection, moves: Sequence[Move]) -> None:
         ("edges", "target"),
         ("sections", "node"),
         ("sections", "document"),
+        ("texts", "node"),
     ):
         connection.executemany(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", renamed)
     connection.executemany(

@@ -25,6 +25,7 @@ class IngestReport:
         complete: False when a folder could not be read; then nothing was removed.
         nodes: notes in the database; sections, tags: nodes of these; pages: nodes of pages that have no
             file (Logseq). edges: all of them; vectors: all but those of sections.
+        texts: nodes in the full-text index, sections among them; 0 where the engine cannot.
         links: the ledger by state.
         skipped: entries passed over, by reason.
         embedding: the space of the vectors; embedding_note: why there are none, or fewer.
@@ -46,6 +47,7 @@ class IngestReport:
     pages: int = 0
     edges: int = 0
     vectors: int = 0
+    texts: int = 0
     links: Mapping[str, int] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     embedding: Space | None = None
@@ -70,6 +72,7 @@ class IngestReport:
             "pages": self.pages,
             "edges": self.edges,
             "vectors": self.vectors,
+            "texts": self.texts,
             "links": dict(self.links),
             "skipped": dict(self.skipped),
             "embedding": self.embedding._asdict() if self.embedding else None,

@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resonance.model import Text
+from resonance.search import text as fulltext
 from resonance.vault import moves, tombstones
 from resonance.vault.note import ParsedNote
 from resonance.vault.pace import Pace
 from resonance.vault.scan import FoundFile
 from resonance.vault.sections import Section, title_of
 from resonance.vault.vectors import NoteVectors, Vector
+from resonance.vault.words import texts_of
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
@@ -116,6 +119,7 @@ class Store:
             renamed: nodes that these notes had until now under other ids.
             touched: (size, mtime_ns, inode, path) of files that are otherwise as they were.
         """
+        texts = fulltext.prepared(text for r in read for text in texts_of(r.note, r.node, r.sections))
         with self.pace.measured(), self.db.transaction() as connection:
             connection.executemany(
                 "UPDATE files SET size = ?, mtime_ns = ?, inode = ? WHERE path = ?", touched
@@ -127,6 +131,7 @@ class Store:
                 self.db.delete_nodes(renamed)
             self._insert_notes(read, vectors)
             self._replace_sections(connection, read, vectors)
+            fulltext.write(connection, texts)
             connection.executemany(
                 "INSERT INTO files (path, node, size, mtime_ns, inode, hash, body_hash) "
                 "VALUES (?, ?, ?, ?, ?, '', ?) ON CONFLICT (path) DO UPDATE SET "
@@ -149,6 +154,27 @@ class Store:
                 self.db.insert_nodes(
                     id=[node for (node,) in there], embedding=[nodes[node] for (node,) in there]
                 )
+
+    def write_texts(self, texts: Sequence[Text]) -> None:
+        """Index the texts of nodes that are there."""
+        with self.pace.measured(), self.db.transaction() as connection:
+            fulltext.write(connection, texts)
+
+    def texts_to_come(self) -> set[str]:
+        """Paths of finished notes whose text is not in the index as it is; none if the engine cannot.
+
+        Rows of the index that belong to no node, which an older engine may leave, are removed.
+        """
+        if fulltext.unable() is not None:
+            return set()
+        with self.db.snapshot() as connection:
+            if fulltext.seems_complete(connection):
+                return set()
+            covered = fulltext.coverage(connection)
+        if covered.orphans:
+            with self.db.transaction() as connection:
+                fulltext.sweep(connection)
+        return set(covered.lacking)
 
     def _insert_notes(self, read: Sequence[ReadNote], vectors: Sequence[NoteVectors]) -> None:
         kept = self._kept([r.node for r in read])

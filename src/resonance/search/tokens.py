@@ -1,0 +1,123 @@
+"""Words: what the full-text index is given of a text, and what it is asked for a question.
+
+SQLite's tokenizer splits at everything that is neither letter, digit nor mark, which leaves scripts
+without spaces between words in one piece, and drops what has no letters. So a text goes through
+:func:`plain` first, and a question too: both sides take the same steps, and take them here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+RULES = 1
+"""Raised whenever the same text would be indexed in another way, so that indexes are made anew."""
+
+TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
+
+MOST_TERMS = 64
+"""A question is asked for so many different words at most; more of them find no better."""
+
+# Written without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han; and Korean, whose particles
+# stick to its words.
+_DENSE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_DENSE_RUN = re.compile(rf"[{_DENSE}]+")
+_EMOJI = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
+# Vowel points and accents that most writers leave out, the tatweel, and marks that only style an emoji.
+_UNWRITTEN = re.compile(
+    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+    "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\ufe00-\ufe0f]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_QUOTED = re.compile(r'"([^"]*)"')
+# Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
+_BETWEEN = re.compile(r"[\s!$%&()*,/:;<=>?@\[\\\]^`{|}~]+")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class Question(NamedTuple):
+    """A text asked for, as expressions of FTS5.
+
+    ``any``: any of the words; None if there is none. ``all``: the phrases in quotation marks, which must
+    all occur. ``dropped`` counts words beyond :data:`MOST_TERMS`.
+    """
+
+    any: str | None
+    all: tuple[str, ...]
+    dropped: int
+
+
+def plain(text: str) -> str:
+    """A text with every word of it in a form that the tokenizer keeps.
+
+    Scripts without spaces become overlapping pairs of characters, with the last one repeated alone, so
+    that each character begins a word. C++ and C# keep their signs, as words.
+    """
+    if "++" in text:
+        text = text.replace("++", " plusplus ")
+    for sharp in ("C#", "c#", "F#", "f#"):
+        if sharp in text:
+            text = text.replace(sharp, f"{sharp[0]} sharp ")
+    if text.isascii():
+        return text
+    text = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", text))
+    text = text.replace("ß", "ss").replace("ẞ", "SS")
+    text = _EMOJI.sub(lambda match: f" emoji{ord(match[0]):x} ", text)
+    return _DENSE_RUN.sub(lambda match: f" {' '.join(_pairs(match[0]))} ", text)
+
+
+def names(text: str) -> str:
+    """As :func:`plain`, for titles and other names: ``camelCase`` is also found by its parts."""
+    parts = _HUMP.sub(" ", text)
+    return plain(text if parts == text else f"{text} {parts}")
+
+
+def question(text: str) -> Question:
+    """What to ask the index for a text that somebody typed. No character of it is syntax but ``"``."""
+    text = _SURROGATE.sub(" ", text.replace("\0", " "))
+    phrases = tuple(dict.fromkeys(phrase for quoted in _QUOTED.findall(text) if (phrase := _phrase(quoted))))
+    terms = dict.fromkeys(phrases)
+    dropped = 0
+    for word in dict.fromkeys(_BETWEEN.split(_QUOTED.sub(" ", text))):
+        for term in _terms(word):
+            if term not in terms and len(terms) >= MOST_TERMS:
+                dropped += 1
+            else:
+                terms[term] = None
+    return Question(" OR ".join(terms) or None, phrases, dropped)
+
+
+def _terms(word: str) -> list[str]:
+    """The terms of something between spaces: the pairs of each dense run, and the rest as one phrase."""
+    if word.isascii():
+        return [phrase] if (phrase := _phrase(word)) else []
+    terms = []
+    rest = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", word))
+    for match in _DENSE_RUN.finditer(rest):
+        pairs = _pairs(match[0])
+        terms += [f'"{pair}"' for pair in pairs[:-1]] or [f'"{pairs[0]}" *']
+    others = (_phrase(piece) for piece in _DENSE_RUN.sub(" ", rest).split())
+    return terms + [phrase for phrase in others if phrase]
+
+
+def _phrase(text: str) -> str | None:
+    """Words that must stand side by side; None where there are none."""
+    words = plain(text).replace('"', " ").split()
+    if not any(character.isalnum() for word in words for character in word):
+        return None
+    prefix = ""
+    if _DENSE_RUN.fullmatch(words[-1]):
+        # The last character stands alone only at the end of its run; there a longer one may go on.
+        if len(words) > 1 and len(words[-2]) == 2 and words[-2].endswith(words[-1]):
+            words.pop()
+        else:
+            prefix = " *"
+    return f'"{" ".join(words)}"{prefix}'
+
+
+def _pairs(run: str) -> list[str]:
+    return [run[at : at + 2] for at in range(len(run))]
