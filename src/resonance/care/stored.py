@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from resonance.database import ResonanceDB
 from resonance.model import Finding, Node
+from resonance.vault.suggest import suggest_dialect
 from resonance.words import counted, listed, size, some
 
 NORM_TOLERANCE = 1e-3
@@ -273,6 +274,23 @@ def _links(db: ResonanceDB) -> Iterator[Finding]:
         )
 
 
+def _dialect(db: ResonanceDB) -> Iterator[Finding]:
+    found = suggest_dialect(db)
+    if found is None:
+        return
+    failing = f"{found.links - found.resolved:,} of {counted(found.links, 'link')} in brackets find no note"
+    if found.dialect == "markdown":
+        advice = "the others do, so these may be no links at all"
+    else:
+        advice = f"read as {found.dialect}, {found.would:,} would instead of {found.resolved:,}"
+    yield Finding(
+        "dialect",
+        "warning",
+        f"{failing}; {advice}. To try it, put "
+        f'"dialect": "{found.dialect}" into amalfa.settings.json and run `resonance ingest`',
+    )
+
+
 def _files(db: ResonanceDB) -> Iterator[Finding]:
     files = db.query("SELECT count(*) FROM files")[0][0]
     if not files:
@@ -326,6 +344,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("self-search", _self_search),
     ("coverage", _coverage),
     ("links", _links),
+    ("dialect", _dialect),
     ("vault", _files),
     ("history", _history),
 )

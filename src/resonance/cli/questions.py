@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, one_line, safe
 from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
 from resonance.errors import ContentError, EmbedderError, UnknownNodeError
-from resonance.model import Hit, Link, Node
+from resonance.model import Hit, Link, LinkState, Node
 from resonance.words import counted
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ def read(
 def explore(
     node: NodeId,
     count: Annotated[int, typer.Option("-k", "--count", min=0, help="How many nearest notes.")] = 5,
+    max_degree: Annotated[
+        int | None,
+        typer.Option(
+            "--max-degree", min=0, help="Leave out neighbours with more edges than this.", show_default=False
+        ),
+    ] = None,
     root: RootOption = None,
     database: Database = None,
     as_json: Json = False,
@@ -117,9 +124,9 @@ def explore(
             state, path = _state(db, node_id)
             told = {
                 "node": _card(found) | {"path": path, "state": state},
-                "outgoing": _neighbours(db, node_id, "source", "target"),
-                "incoming": _neighbours(db, node_id, "target", "source"),
-                "broken": [_link(link) for link in db.links(source=node_id) if link.state in _BROKEN],
+                "outgoing": _neighbours(db, node_id, "out", max_degree),
+                "incoming": _neighbours(db, node_id, "in", max_degree),
+                "broken": [_link(link) for link in db.links(source=node_id) if link.is_broken],
                 "nearest": _nearest(db, found, count),
             }
         if as_json:
@@ -134,7 +141,9 @@ def links(
     broken: Annotated[
         bool,
         typer.Option(
-            "--broken", help="Only those that lead nowhere, or to several notes; exit code 1 if any."
+            "--broken",
+            help="Only those that lead nowhere, to a file that is not there, or to several notes; "
+            "exit code 1 if any.",
         ),
     ] = False,
     source: Annotated[
@@ -142,6 +151,14 @@ def links(
     ] = None,
     target: Annotated[
         str | None, typer.Option("--to", metavar="ID", help="Only links to this note.", show_default=False)
+    ] = None,
+    state: Annotated[
+        LinkState | None,
+        typer.Option("--state", help="Only links in this state.", show_default=False),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Only links of this kind: wikilink, link, tag ...", show_default=False),
     ] = None,
     database: Database = None,
     as_json: Json = False,
@@ -155,27 +172,28 @@ def links(
                 for link in db.links(
                     source=None if source is None else _resolve(db, source),
                     target=None if target is None else _resolve(db, target),
+                    state=state,
                 )
-                if not broken or link.state in _BROKEN
+                if (not broken or link.is_broken) and kind in (None, link.kind)
             ]
-            paths = dict(db.query("SELECT node, path FROM files"))
-            lines = _lines(db, chosen, paths)
+            lines = _lines(db, chosen)
         if as_json:
-            answer.document(
-                [
-                    {"path": paths.get(link.source), "line": line, **_link(link)}
-                    for link, line in zip(chosen, lines, strict=True)
-                ]
-            )
+            answer.document([{"line": line, **_link(link)} for link, line in zip(chosen, lines, strict=True)])
         else:
-            _show_links(answer, chosen, lines, paths)
+            _show_links(answer, chosen, lines)
             if broken:
                 answer.note(counted(len(chosen), "broken link") if chosen else "every link leads somewhere")
         if broken and chosen:
             raise typer.Exit(FINDINGS)
 
 
-_BROKEN = ("unresolved", "ambiguous")
+_MARKS = {
+    "case": "but for the case of letters",
+    "missing": "not there",
+    "outside": "outside of the vault",
+    "page": "no file yet",
+    "backslash": "with / for \\ it would fit",
+}
 
 
 # --- from what was typed to a node --------------------------------------------------------------------
@@ -283,15 +301,22 @@ def _card(node: Node) -> dict[str, Any]:
     }
 
 
-def _neighbours(db: ResonanceDB, node_id: str, here: str, there: str) -> list[dict[str, Any]]:
-    return [
-        {"type": type_, "id": other, "title": title, "confidence": confidence}
-        for type_, other, title, confidence in db.query(
-            f"SELECT edges.type, nodes.id, nodes.title, edges.confidence FROM edges "
-            f"JOIN nodes ON nodes.id = edges.{there} WHERE edges.{here} = ? ORDER BY edges.type, nodes.id",
-            (node_id,),
-        )
-    ]
+def _neighbours(
+    db: ResonanceDB, node_id: str, direction: str, max_degree: int | None
+) -> list[dict[str, Any]]:
+    edges = db.get_edges(node_id, direction=direction, max_degree=max_degree)
+    ends = [(edge, edge.target if direction == "out" else edge.source) for edge in edges]
+    chosen = json.dumps([other for _, other in ends])
+    titles = dict(
+        db.query("SELECT id, title FROM nodes WHERE id IN (SELECT value FROM json_each(?))", (chosen,))
+    )
+    return sorted(
+        (
+            {"type": edge.type, "id": other, "title": titles[other], "confidence": edge.confidence}
+            for edge, other in ends
+        ),
+        key=lambda neighbour: (neighbour["type"], neighbour["id"]),
+    )
 
 
 def _nearest(db: ResonanceDB, node: Node, count: int) -> list[dict[str, Any]]:
@@ -307,25 +332,26 @@ def _link(link: Link) -> dict[str, Any]:
 
 
 def _leads(link: Link) -> str:
-    return link.target or ", ".join(link.candidates) or (link.name if link.state == "external" else "")
+    leads = link.target or ", ".join(link.candidates) or (link.name if link.state == "external" else "")
+    return f"{leads} ({_MARKS[link.mark]})".lstrip() if link.mark else leads
 
 
-def _lines(db: ResonanceDB, chosen: Sequence[Link], paths: dict[str, str]) -> list[int | None]:
+def _lines(db: ResonanceDB, chosen: Sequence[Link]) -> list[int | None]:
     """The line of each link, for files that are still what was indexed."""
     from resonance.vault.note import file_hash
     from resonance.vault.root import Root as Folder
 
-    by_source: defaultdict[str, list[int]] = defaultdict(list)
+    by_source: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index, link in enumerate(chosen):
-        if link.start is not None and link.source in paths:
-            by_source[link.source].append(index)
+        if link.start is not None and link.path is not None:
+            by_source[link.source, link.path].append(index)
     lines: list[int | None] = [None] * len(chosen)
     if db.root is None or not by_source or not db.root.is_dir():
         return lines
     with Folder(db.root) as folder:
-        for source, indexes in by_source.items():
+        for (source, path), indexes in by_source.items():
             try:
-                data, _ = folder.read(paths[source])
+                data, _ = folder.read(path)
             except ContentError:
                 continue
             if file_hash(data) == db.get_node_hash(source):
@@ -351,9 +377,7 @@ def _show_hits(answer: Answer, found: Sequence[tuple[Hit, str | None, str | None
     answer.console.print(grid)
 
 
-def _show_links(
-    answer: Answer, chosen: Sequence[Link], lines: Sequence[int | None], paths: dict[str, str]
-) -> None:
+def _show_links(answer: Answer, chosen: Sequence[Link], lines: Sequence[int | None]) -> None:
     """By note on a terminal; else a line for each, which begins as those of a compiler do."""
     if not answer.on_terminal:
         answer.table(
@@ -361,7 +385,7 @@ def _show_links(
             [
                 (f"{path}:{line}" if line else path, link.raw, link.state, _leads(link))
                 for link, line in zip(chosen, lines, strict=True)
-                if (path := paths.get(link.source, link.source))
+                if (path := link.path or link.source)
             ],
         )
         return
@@ -370,7 +394,7 @@ def _show_links(
 
     styles = {"unresolved": "red", "ambiguous": "yellow", "resolved": "green", "external": "dim"}
     rows = zip(chosen, lines, strict=True)
-    for source, group in itertools.groupby(rows, key=lambda row: row[0].source):
+    for path, group in itertools.groupby(rows, key=lambda row: row[0].path or row[0].source):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", justify="right", min_width=6, no_wrap=True)
         grid.add_column(no_wrap=True, width=10)
@@ -380,7 +404,7 @@ def _show_links(
             if leads := _leads(link):
                 told.append(f"  {safe(leads)}", "dim")
             grid.add_row(str(line or ""), Text(link.state, styles[link.state]), told)
-        answer.line(paths.get(source, source), "bold")
+        answer.line(path, "bold")
         answer.console.print(grid)
 
 

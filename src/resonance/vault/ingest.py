@@ -391,6 +391,7 @@ class _Run:
         seen = territory(self.settings, Scan(left_out=self.picture.left_out))
         told = {
             **self._place(),
+            "vault.dialect": self.settings.reading.dialect,
             "vault.told": json.dumps(self.settings.told),
             "vault.attachments": ledger.digest(ledger.files_told(attachments, seen)),
             "vault.vectors": self.vectors.signature(),

@@ -198,8 +198,7 @@ def _links_of_value(
     is_name = piece.key in _TAG_KEYS or piece.key in _ALIAS_KEYS
     relations = reading.relations
     if "[[" in piece.value and reading.dialect != "markdown":
-        only = not is_name and _ONLY_LINKS.fullmatch(piece.value)
-        type_ = (relations.of_links(piece.key) if only else None) or CITES
+        type_ = CITES if is_name else _type_of_links(reading, piece.key, piece.value)
         after = piece.start
         for match in _WIKILINK.finditer(piece.value):
             start, end = _find(text, piece, match.group(), after)
@@ -212,7 +211,10 @@ def _links_of_value(
         relation = None
     if piece.key in _TAG_KEYS or relation is not None:
         after = piece.start
-        for entry in _entries(head, piece, split_words=relation is None):
+        entries = _entries(head, piece, split_words=relation is None)
+        if relation is not None and "[[" in piece.value:
+            entries = _BARE_ENTRY.findall(piece.value)
+        for entry in entries:
             start, end = _find(text, piece, entry, after)
             after = end if end < piece.end else after
             if relation is not None:
@@ -220,6 +222,13 @@ def _links_of_value(
             elif normalise_tag(entry):
                 links.append(tag_link(entry, place(start), place(end)))
     return links
+
+
+def _type_of_links(reading: Reading, key: str, value: str) -> str:
+    """The type of edges to the links in a value: its key's, unless they stand in a sentence."""
+    relations = reading.relations
+    only = relations.of_links(key) if _ONLY_LINKS.fullmatch(value) else None
+    return only or relations.of_names(key) or CITES
 
 
 def _is_names(value: object) -> bool:
@@ -252,8 +261,8 @@ def _read_properties(
                 continue
             if key in _TAG_KEYS:
                 link = RawLink("tag", TAGGED_AS, link.raw, link.name, None, link.start, link.end)
-            elif _ONLY_LINKS.fullmatch(value):
-                link = link._replace(type=reading.relations.of_links(key) or link.type)
+            else:
+                link = link._replace(type=_type_of_links(reading, key, value))
         kept.append(link)
     for _, _, property_ in spans:
         type_ = reading.relations.of_names(property_.key)
