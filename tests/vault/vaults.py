@@ -48,7 +48,7 @@ def dump(db: resonance.ResonanceDB) -> dict[str, list[tuple[Any, ...]]]:
             "FROM nodes ORDER BY id",
             "edges": "SELECT * FROM edges ORDER BY source, target, type",
             "links": "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, "
-            "target, candidates FROM links ORDER BY source, span_start, span_end, kind, name",
+            "target, candidates, mark FROM links ORDER BY source, span_start, span_end, kind, name",
             "sections": "SELECT * FROM sections ORDER BY document, ordinal",
             "files": "SELECT path, node, size, hash, body_hash FROM files ORDER BY path",
         }.items()
