@@ -204,3 +204,61 @@ def test_a_line_is_not_told_of_a_file_that_has_changed(run: Run, made: Path) -> 
     (made / "food/Apple.md").write_text("\n\n\n\n[[Nowhere]]\n")
     lines = run("links", made, "--broken").out.splitlines()
     assert "food/Apple.md\t[[Nowhere]]\tunresolved\t" in lines
+
+
+MARKED = {
+    "Hub.md": "[[a]]",
+    "a.md": "[[hub]] ![[gone.png]] [x](../out.md) [[Hub]]\n",
+    "b.md": "[[Hub]] [x](..\\a.md) [x](a.md)\n",
+}
+
+
+@pytest.fixture
+def marked(run: Run, tmp_path: Path) -> Path:
+    root = tmp_path / "marked"
+    root.mkdir()
+    for name, text in MARKED.items():
+        (root / name).write_text(text)
+    assert run("init", root, "--no-embed").code == 0
+    return root
+
+
+def test_links_tell_what_is_odd_about_them(run: Run, marked: Path) -> None:
+    assert run("links", marked, "--from", "a.md").out.splitlines() == [
+        "a.md:1\t[[hub]]\tresolved\thub (but for the case of letters)",
+        "a.md:1\t![[gone.png]]\texternal\tgone.png (not there)",
+        "a.md:1\t[x](../out.md)\texternal\t../out.md (outside of the vault)",
+        "a.md:1\t[[Hub]]\tresolved\thub",
+    ]
+    told = run("links", marked, "--kind", "wikilink", "--state", "resolved", "--json").json
+    assert [(link["raw"], link["mark"]) for link in told] == [
+        ("[[hub]]", "case"),
+        ("[[Hub]]", None),
+        ("[[Hub]]", None),
+        ("[[a]]", None),
+    ]
+
+
+def test_a_file_that_is_not_there_is_a_broken_link(run: Run, marked: Path) -> None:
+    result = run("links", marked, "--broken")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "a.md:1\t![[gone.png]]\texternal\tgone.png (not there)",
+        "b.md:1\t[x](..\\a.md)\tunresolved\t(with / for \\ it would fit)",
+    ]
+    (marked / "gone.png").touch()
+    (marked / "b.md").write_text("[x](a.md)")
+    run("ingest", marked, "--no-embed")
+    assert run("links", marked, "--broken").code == 0
+    assert run("links", marked, "--state", "nowhere").code == 2
+
+
+def test_explore_without_the_hubs(run: Run, marked: Path) -> None:
+    told = run("explore", "b", "--root", marked, "--json").json
+    assert {other["id"] for other in told["outgoing"]} == {"hub", "a"}
+    told = run("explore", "b", "--root", marked, "--max-degree", 2, "--json").json
+    assert told["outgoing"] == []
+    assert {
+        other["id"]
+        for other in run("explore", "b", "--root", marked, "--max-degree", 3, "--json").json["outgoing"]
+    } == {"hub", "a"}

@@ -147,3 +147,22 @@ def test_vacuum(run: Run, made: Path) -> None:
     told = run("vacuum", made, "--json").json
     assert told["after"] < told["before"] * 0.7
     assert database(made).stat().st_size == told["after"]
+
+
+def test_the_doctor_suggests_a_dialect(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "dendron"
+    root.mkdir()
+    (root / "a.md").write_text("[[See there|b.c]] [[And there|b.d]]")
+    (root / "b.c.md").write_text("[[Back|a]]")
+    run("init", root, "--no-embed")
+    told = run("doctor", root, "--json")
+    assert told.code == 1
+    (found,) = [finding for finding in told.json["findings"] if finding["check"] == "dialect"]
+    assert found["level"] == "warning"
+    assert "3 of 3 links in brackets find no note; read as dendron, 2 would" in found["message"]
+    assert '"dialect": "dendron" into amalfa.settings.json' in found["message"]
+    (root / "amalfa.settings.json").write_text('{"dialect": "dendron"}')
+    assert run("ingest", root, "--no-embed").code == 0
+    told = run("doctor", root, "--json")
+    assert not [finding for finding in told.json["findings"] if finding["check"] == "dialect"]
+    assert run("links", root, "--broken", "--json").json[0]["name"] == "b.d"

@@ -278,6 +278,8 @@ LOGSEQ: list[tuple[str, list[Expected]]] = [
         [head(TAGGED, "REQUIRES", "relation"), head(HOME, "REQUIRES", "wikilink")],
     ),
     (f"```\n(({BLOCK})) tags:: x\ntags:: y\n```", []),
+    ("## Part\n\t- [[Home]]\n\t\t- `[[x]]`\n\t\t- deep [[Tagged]]\n", [wiki(HOME), wiki(TAGGED)]),
+    ("- a\n\t- ```\n\t  [[x]]\n\t  ```\n\t- [[Home]]\n", [wiki(HOME)]),
     ("[x](../pages/What%253F.md)", [link("pages-what-3f")]),
 ]
 

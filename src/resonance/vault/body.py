@@ -25,7 +25,7 @@ from resonance.vault.links import (
     tag_link,
     wikilink,
 )
-from resonance.vault.logseq import BLOCK_OWN_ID, BLOCK_REFERENCE, PAGE_IN_BRACKETS
+from resonance.vault.logseq import BLOCK_OWN_ID, BLOCK_REFERENCE, PAGE_IN_BRACKETS, without_orphans
 
 _PLAIN_OPTIONS = (
     pyromark.Options.ENABLE_TABLES
@@ -110,6 +110,8 @@ class Body:
         outermost = 0  # the end of the last block that no other one encloses
         # The parser does not end every construct at a lone CR; a LF in its place keeps all offsets.
         text = _LONE_CR.sub("\n", self.body) if "\r" in self.body else self.body
+        if self.dialect == "logseq":
+            text = without_orphans(text)
         options = _PLAIN_OPTIONS if self.dialect == "markdown" else _OPTIONS
         events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=options)
         for event, span in events:

@@ -19,6 +19,7 @@ _PROPERTY = re.compile(
     r"(?:^|(?<=\r))[ \t]*(?:[-*+][ \t]+)?([^\s:,;()\[\]{}`'\"#]+)::(?:[ \t]([^\r\n]*))?(?=[\r\n]|\Z)",
     re.MULTILINE,
 )
+_BULLET = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])(?=\s|\Z)")
 _JOURNAL = re.compile(r"(\d{4})[_-](\d{2})[_-](\d{2})")
 
 
@@ -44,6 +45,24 @@ def properties(body: str) -> tuple[list[Property], int]:
         else:
             at = None
     return found, of_page
+
+
+def without_orphans(body: str) -> str:
+    """The same text, as long, in which no bullet is so far in that markdown takes it for code.
+
+    Below a line that is no bullet, a tab makes a block of code in markdown, but a child in Logseq.
+    """
+    if "\t" not in body:
+        return body
+    lines = body.split("\n")
+    below_bullet = False
+    for number, line in enumerate(lines):
+        if not line.startswith("\t"):
+            if line.strip():
+                below_bullet = _BULLET.match(line) is not None
+        elif not below_bullet:
+            lines[number] = " " + line[1:]
+    return "\n".join(lines)
 
 
 def page_names(path: str) -> list[str]:
