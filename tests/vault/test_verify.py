@@ -268,6 +268,60 @@ def test_another_model_is_not_compared(vault: Vault) -> None:
         check(vault, embedder=hash_embedder("other"))
 
 
+# --- sections ---------------------------------------------------------------------------------------
+
+LONG = "".join(f"# Part {number}\n\n{'words of it ' * 60}\n\n" for number in range(6))
+
+
+@pytest.fixture
+def long(make_vault: Make) -> Vault:
+    vault = make_vault({"long.md": LONG, "short.md": "short"})
+    vault.ingest(embedder=hash_embedder())
+    assert vault.db.query("SELECT count(*) FROM sections WHERE document = 'long'")[0][0] >= 3
+    return vault
+
+
+def test_sections_follow_their_document(long: Vault) -> None:
+    assert check(long, embedder=hash_embedder()).ok
+    long.write({"long.md": LONG.replace("words", "other words")})
+    assert told(check(long, embedder=hash_embedder())) == [
+        ("edited", "long.md", "has changed since it was indexed")
+    ]
+    (long.root / "long.md").write_text(LONG)
+    (long.root / "long.md").rename(long.root / "moved.md")
+    assert told(check(long)) == [("moved", "long.md", "is now at moved.md")]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE sections SET span_start = span_start + 1 WHERE node = ?",
+        "UPDATE sections SET hash = 'x' WHERE node = ?",
+        "UPDATE sections SET heading = '[]' WHERE node = ?",
+        "UPDATE nodes SET title = 'x' WHERE id = ?",
+        "DELETE FROM edges WHERE source = ?",
+        "DELETE FROM sections WHERE node = ?",
+    ],
+)
+def test_a_section_that_somebody_changed_is_named(long: Vault, sql: str) -> None:
+    node = long.db.query("SELECT node FROM sections ORDER BY ordinal LIMIT 1 OFFSET 1")[0][0]
+    with long.db.transaction() as writer:
+        writer.execute(sql, (node,))
+        assert writer.changes == 1
+    found = check(long)
+    assert {(each.id, each.path) for each in found.differences} == {(node, "long.md")}
+
+
+def test_a_section_with_the_vector_of_another(long: Vault) -> None:
+    with long.db.transaction() as writer:
+        (_, first), (other, _) = writer.execute(
+            "SELECT id, embedding FROM nodes JOIN sections ON node = id ORDER BY ordinal LIMIT 2"
+        )
+        writer.execute("UPDATE nodes SET embedding = ? WHERE id = ?", (first, other))
+    assert check(long).ok, "the negative control"
+    assert [each.id for each in check(long, embedder=hash_embedder()).differences] == [other]
+
+
 # --- opening ----------------------------------------------------------------------------------------
 
 

@@ -217,8 +217,16 @@ class _Comparison:
             for each in self.both
         )
         self.paths = {file.node: path for files in reversed(self.files) for path, file in files.items()}
+        self.sections = {
+            node: document
+            for each in reversed(self.both)
+            for node, document in each.query("SELECT node, document FROM sections")
+        }
+        self.paths |= {
+            node: self.paths[document] for node, document in self.sections.items() if document in self.paths
+        }
         self.found: list[Difference] = []
-        # Nodes of files that differ: all about them follows from that.
+        # Nodes of files that differ, and their sections: all about them follows from that.
         self.explained: set[str] = set()
 
     def compare(self) -> None:
@@ -226,6 +234,7 @@ class _Comparison:
         if self.digests[0].graph == self.digests[1].graph:
             return
         self._compare_files()
+        self.explained |= {node for node, document in self.sections.items() if document in self.explained}
         leaves = [digest.leaves for digest in self.digests]
         differing = {
             node for node in leaves[0].keys() | leaves[1].keys() if leaves[0].get(node) != leaves[1].get(node)
@@ -357,8 +366,8 @@ class _Comparison:
     def compare_vectors(self) -> None:
         """Whether each is the one of its text; for texts that are as they were."""
         kept, made = (_read_vectors(each) for each in self.both)
-        of_files = {file.node for file in self.files[1].values()} - self.explained
-        for node in sorted((kept.keys() | made.keys()) & of_files):
+        there = self.digests[1].leaves.keys() - self.explained
+        for node in sorted((kept.keys() | made.keys()) & there):
             old, new = kept.get(node), made.get(node)
             if old is None or new is None:
                 self._add(
