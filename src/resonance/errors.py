@@ -309,6 +309,10 @@ class BrakeError(VaultError):
         super().__init__(message)
 
 
+class WatchError(VaultError):
+    """The system cannot watch the folder. Nothing was changed."""
+
+
 class EmbedderError(VaultError):
     """The embedding model is missing, or returned something other than (n, d) finite floats."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from resonance.cli import care, questions, vault
+from resonance.cli import care, follow, questions, vault
 
 app = typer.Typer(
     name="resonance",
@@ -40,7 +40,7 @@ def _app(
 _VAULT, _QUESTIONS, _CARE = "The vault", "Questions", "Care"
 
 for _panel, _commands in (
-    (_VAULT, (vault.init, vault.ingest)),
+    (_VAULT, (vault.init, vault.ingest, follow.watch, follow.undo)),
     (_QUESTIONS, (questions.search, questions.read, questions.explore, questions.links)),
     (
         _CARE,

@@ -14,7 +14,7 @@ from resonance.cli.output import FINDINGS, Answer, answering, safe
 from resonance.cli.place import Database, Json, Model, Root, RootOption
 from resonance.cli.questions import embedder_of
 from resonance.cli.vault import Exclude, Sources
-from resonance.cli.vault import _progress as progress_bar
+from resonance.cli.vault import shown_progress as progress_bar
 from resonance.database import ResonanceDB
 from resonance.factory import DatabaseFactory
 from resonance.model import HealthReport, LinkState

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from resonance.errors import ResonanceError
+from resonance.errors import BrakeError, ResonanceError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FINDINGS, COULD_NOT = 0, 1, 2
 INTERRUPTED = 130
+
+SHOWN_PATHS = 20
 
 # Characters that move the cursor, change colours or turn the direction of writing.
 _UNSAFE = {
@@ -50,7 +52,13 @@ class Answer:
         indent = 2 if sys.stdout.isatty() else None
         _write(json.dumps(value, ensure_ascii=not unicode, indent=indent, default=str) + "\n")
 
-    def line(self, text: str = "", style: str = "") -> None:
+    def event(self, name: str, **facts: Any) -> None:
+        """One of many answers with ``--json``: a document on a line of its own, at once."""
+        unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        _write(json.dumps({"event": name, **facts}, ensure_ascii=not unicode, default=str) + "\n")
+        sys.stdout.flush()
+
+    def line(self, text: str = "", style: str = "", *, flush: bool = False) -> None:
         """A line for people."""
         if self.as_json:
             return
@@ -58,6 +66,8 @@ class Answer:
             self.console.print(safe(text), style=style or None, markup=False)
         else:
             _write(text + "\n")
+            if flush:
+                sys.stdout.flush()
 
     def text(self, text: str) -> None:
         """A text as it is; on a terminal, without what would take the terminal over."""
@@ -123,6 +133,11 @@ class Answer:
         to_people(f"resonance: {error}", "red")
         for note in getattr(error, "__notes__", ()):
             to_people(f"  {note}")
+        if isinstance(error, BrakeError):
+            for path in error.paths[:SHOWN_PATHS]:
+                to_people(f"  {one_line(path)}")
+            if len(error.paths) > SHOWN_PATHS:
+                to_people(f"  and {len(error.paths) - SHOWN_PATHS:,} more; --json lists them all")
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def find(
     sources: list[str] | None = None,
     exclude: list[str] | None = None,
     model: str | None = None,
+    max_loss: float | None = None,
 ) -> Place:
     """The place that the options name.
 
@@ -72,7 +73,12 @@ def find(
         raise typer.BadParameter(f"the root is given twice: {root} and --root {root_option}")
     chosen = root or root_option
     settings = load_settings(
-        chosen or Path.cwd(), database=database, sources=sources or None, exclude=exclude or None, model=model
+        chosen or Path.cwd(),
+        database=database,
+        sources=sources or None,
+        exclude=exclude or None,
+        model=model,
+        max_loss=max_loss,
     )
     return Place(settings, chosen is not None)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from resonance.cli import place
-from resonance.cli.output import FINDINGS, Answer, answering, to_people
+from resonance.cli.output import FINDINGS, SHOWN_PATHS, Answer, answering, one_line, to_people
 from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
 from resonance.database import ResonanceDB
 from resonance.model import LinkState
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from resonance.vault.ingest import Progress
     from resonance.vault.report import IngestReport
 
-SHOWN_PROBLEMS = 20
 NO_MODEL = "none"
 
 Sources = Annotated[
@@ -36,6 +35,15 @@ Exclude = Annotated[
 ]
 NoEmbed = Annotated[bool, typer.Option("--no-embed", help="Make no vectors: no search by meaning.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on where much would be removed.")]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(
+        "--max-loss",
+        metavar="PERCENT",
+        help="How much of the vault may be gone before --yes is needed.  [dim]default: 25[/dim]",
+        show_default=False,
+    ),
+]
 
 
 def init(
@@ -46,6 +54,7 @@ def init(
     exclude: Exclude = None,
     model: Model = None,
     no_embed: NoEmbed = False,
+    max_loss: MaxLoss = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -59,14 +68,20 @@ def init(
         from resonance.care.regenerate import open_live, regenerate
 
         where = place.find(
-            root, root_option, database, sources=source, exclude=exclude, model=_model(model, no_embed)
+            root,
+            root_option,
+            database,
+            sources=source,
+            exclude=exclude,
+            model=chosen_model(model, no_embed),
+            max_loss=max_loss,
         )
         if where.database.exists():
             with open_live(where.database) as db:
                 place.tell_of_migration(db)
                 place.require_same_root(db, where)
-        embedder, why = _embedder(where, fetch=True)
-        with _progress(answer) as progress:
+        embedder, why = find_embedder(where, fetch=True)
+        with shown_progress(answer) as progress:
             report = regenerate(where.database, where.settings, embedder=embedder, progress=progress, yes=yes)
         _answer(answer, where, report, why)
 
@@ -79,6 +94,7 @@ def ingest(
     exclude: Exclude = None,
     model: Model = None,
     no_embed: NoEmbed = False,
+    max_loss: MaxLoss = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -88,25 +104,31 @@ def ingest(
         from resonance.vault.ingest import ingest as bring_up_to_date
 
         where = place.find(
-            root, root_option, database, sources=source, exclude=exclude, model=_model(model, no_embed)
+            root,
+            root_option,
+            database,
+            sources=source,
+            exclude=exclude,
+            model=chosen_model(model, no_embed),
+            max_loss=max_loss,
         )
         new = not where.database.exists()
         make_room(where.database, where.settings)
-        with ResonanceDB(where.database) as db, _progress(answer) as progress:
+        with ResonanceDB(where.database) as db, shown_progress(answer) as progress:
             place.tell_of_migration(db)
             place.require_same_root(db, where)
-            embedder, why = _embedder(where, fetch=True) if new else (None, None)
+            embedder, why = find_embedder(where, fetch=True) if new else (None, None)
             report = bring_up_to_date(db, where.settings, embedder=embedder, progress=progress, yes=yes)
         _answer(answer, where, report, why)
 
 
-def _model(model: str | None, no_embed: bool) -> str | None:
+def chosen_model(model: str | None, no_embed: bool) -> str | None:
     if no_embed and model is not None:
         raise typer.BadParameter("--model and --no-embed say two different things")
     return NO_MODEL if no_embed else model
 
 
-def _embedder(where: Place, *, fetch: bool) -> tuple[Embedder | None, str | None]:
+def find_embedder(where: Place, *, fetch: bool) -> tuple[Embedder | None, str | None]:
     """The model, fetched if it is not here; or why there is none."""
     from resonance.vault.embed import choose_embedder
 
@@ -135,7 +157,9 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
         (
             (report.indexed, "indexed"),
             (report.unchanged, "unchanged"),
-            (report.removed, "removed"),
+            (report.removed - report.moved, "removed"),
+            (report.moved, "moved"),
+            (len(report.held), "gone but held"),
             (distinct, "with problems"),
         )
     )
@@ -163,11 +187,15 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
         answer.note(report.embedding_note)
     for note in getattr(report, "notes", ()):
         answer.note(note)
-    if not report.complete:
+    if report.held:
+        answer.line()
+        answer.line(f"Not removed, as {report.held_because}; --yes removes them:")
+        tell_paths(answer, report.held)
+    elif not report.complete:
         answer.note("a folder could not be read, so nothing was removed")
     if report.problems:
         answer.line()
-        shown = report.problems[:SHOWN_PROBLEMS] if answer.on_terminal else report.problems
+        shown = report.problems[:SHOWN_PATHS] if answer.on_terminal else report.problems
         answer.table(
             ("problem in", "reason"),
             [(f"{p.path}:{p.line}" if p.line else p.path, p.reason) for p in shown],
@@ -175,6 +203,15 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
         )
         if len(shown) < len(report.problems):
             answer.note(f"and {len(report.problems) - len(shown):,} more; --json lists them all")
+
+
+def tell_paths(answer: Answer, paths: Sequence[str]) -> None:
+    """Some paths, one a line; on a terminal only the first of them."""
+    shown = paths[:SHOWN_PATHS] if answer.on_terminal else paths
+    for path in shown:
+        answer.line(f"  {one_line(path)}")
+    if len(shown) < len(paths):
+        answer.note(f"  and {len(paths) - len(shown):,} more; --json lists them all")
 
 
 def _passed_over(report: IngestReport) -> str:
@@ -189,26 +226,38 @@ def _passed_over(report: IngestReport) -> str:
 
 
 @contextlib.contextmanager
-def _progress(answer: Answer) -> Iterator[Progress | None]:
+def shown_progress(answer: Answer) -> Iterator[Progress | None]:
     """A bar on stderr while it is a terminal; nothing else."""
     if not sys.stderr.isatty():
         yield None
         return
     from rich import progress as bar
     from rich.console import Console
+    from rich.text import Text
 
     words = {
         "scan": "looking for notes",
         "read": "reading and embedding",
+        "embed": "embedding",
         "link": "following links",
         "replace": "putting it in place",
     }
+
+    class Rate(bar.ProgressColumn):
+        """How many a second, of late."""
+
+        def render(self, task: bar.Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")
+
     with bar.Progress(
         bar.SpinnerColumn(),
         bar.TextColumn("{task.description:<22}"),
         bar.BarColumn(bar_width=None),
         bar.MofNCompleteColumn(),
+        Rate(),
         bar.TimeElapsedColumn(),
+        bar.TextColumn("left"),
+        bar.TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
     ) as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -160,10 +161,21 @@ def _load(settings: VaultSettings, name: str | None, obtain: bool) -> Embedder:
                 f"the embedding model {default_model.NAME} is not on this machine; "
                 f"fetch it with: python -m resonance.vault.model"
             )
-        return Model2VecEmbedder(folder, default_model.NAME)
+        return _model2vec(folder, default_model.NAME)
     folder = settings.root / Path(name).expanduser()
     if default_model.is_model(folder):
-        return Model2VecEmbedder(folder)
+        return _model2vec(folder)
     if folder.is_dir():
         raise EmbedderError(f"{folder}: holds no model2vec model ({', '.join(default_model.PINS)})")
     return FastEmbedEmbedder(name, obtain=obtain)
+
+
+def _model2vec(folder: Path, name: str | None = None) -> Embedder:
+    status = (folder / "model.safetensors").stat()
+    return _kept(folder, name, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=1)
+def _kept(folder: Path, name: str | None, _version: tuple[int, ...]) -> Embedder:
+    """A model, kept for whoever asks for the same one next: loading takes longer than embedding a note."""
+    return Model2VecEmbedder(folder, name)
