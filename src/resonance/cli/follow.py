@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,10 +75,18 @@ def watch(
             if new:
                 find_embedder(where, fetch=True)
             teller = _Teller(answer)
+            stop = threading.Event()
+
+            def end(number: int, _frame: object) -> None:
+                stop.set()
+                sys.exit(128 + number)
+
+            signal.signal(signal.SIGTERM, end)
             try:
-                follow(db, where.settings, listener=teller, progress=progress, poll=poll)
+                follow(db, where.settings, listener=teller, progress=progress, stop=stop, poll=poll)
             finally:
                 teller("stopped")
+            raise typer.Exit(128 + signal.SIGTERM)
 
 
 def undo(

@@ -73,7 +73,7 @@ def watch(
     Raises:
         SettingsError: there is no root to begin with.
         WatchError: the system cannot watch so many folders.
-        KeyboardInterrupt: Ctrl-C.
+        KeyboardInterrupt: Ctrl-C, or another signal whose handler raised without setting ``stop``.
     """
     _Watch(db, settings, listener, embedder, stop or threading.Event(), poll).run(progress)
 
@@ -154,7 +154,8 @@ class _Watch:
     def _next(self, source: RustNotify, patience: float) -> set[str] | None:
         """Those paths of the next changes that may matter; None when nothing happens for a while."""
         found = source.watch(GATHER_MS, QUIET_MS, int(patience * 1000), self.stop)
-        if found == "signal":
+        # What the handler of a signal raised is lost in there.
+        if found == "signal" and not self.stop.is_set():
             raise KeyboardInterrupt
         return None if isinstance(found, str) else self._relevant(path for _, path in found)
 
