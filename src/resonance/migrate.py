@@ -104,6 +104,20 @@ def identify(connection: Connection) -> Kind:
     )
 
 
+def objects(connection: Connection) -> set[str]:
+    """The tables, indexes and triggers of a file, such as ``"index idx_edges_target"``."""
+    found = connection.execute("SELECT type, name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%'")
+    return {f"{kind} {name}" for kind, name in found}
+
+
+def made_by_migrations() -> set[str]:
+    """The same of a file that has had all migrations."""
+    with Connection(":memory:") as empty:
+        for migration in migrations():
+            empty.executescript(migration.sql)
+        return objects(empty)
+
+
 def applied(connection: Connection) -> dict[int, str | None]:
     """Number -> recorded SHA-256 of each migration the file has had; None where Amalfa did it."""
     kind = identify(connection)

@@ -190,6 +190,15 @@ def test_an_overwritten_page_is_damaged(path: Path) -> None:
     assert found.level == "error"
 
 
+@pytest.mark.parametrize("dropped", ["TRIGGER node_updated", "INDEX idx_edges_target"])
+def test_what_somebody_dropped(path: Path, dropped: str) -> None:
+    with Connection(str(path), create=False) as connection:
+        connection.execute(f"DROP {dropped}")
+    finding = worst(check(path), "objects")
+    assert finding.level == "warning"
+    assert dropped.split()[1] in finding.message
+
+
 def test_an_index_out_of_step_is_found_by_the_deep_check_only(path: Path) -> None:
     with Connection(str(path), create=False) as connection:
         root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_nodes_type'")[0][0]

@@ -314,6 +314,13 @@ def _schema(connection: Connection, kind: migrate.Kind) -> Iterator[Finding]:
         yield Finding(
             "schema", "ok", f"version {version}, each migration as this package has it ({kind.value})"
         )
+        missing = sorted(migrate.made_by_migrations() - migrate.objects(connection))
+        if missing:
+            message = (
+                f"somebody dropped {some(missing)}, without which answers may be slow, or old; restore a "
+                f"backup, or rebuild with `resonance init`"
+            )
+            yield Finding("objects", "warning", message)
         return
     yield Finding(
         "schema",
