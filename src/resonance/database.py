@@ -41,6 +41,7 @@ from resonance.model import (
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.rows import NODE_COLUMNS
 from resonance.search import text as fulltext
+from resonance.search.backend import Backend, Backends
 from resonance.search.exact import GroupBy, Memory, Options, Question, search
 from resonance.search.filters import Filter, Where
 from resonance.search.index import VectorIndex
@@ -97,6 +98,7 @@ class ResonanceDB:
             page_size=page_size or (PAGE_SIZE if dims is None else page_size_for(dims)),
         )
         self._index = VectorIndex(self._session)
+        self._backends = Backends(self._session)
 
     # --- single rows ----------------------------------------------------------------------------
 
@@ -453,6 +455,7 @@ class ResonanceDB:
         mmr: float | None = None,
         memory: Memory = "resident",
         group_by: GroupBy | None = None,
+        backend: Backend | None = None,
         explain: bool = False,
         hydrate: bool | ContentPolicy = False,
     ) -> Any:
@@ -473,6 +476,9 @@ class ResonanceDB:
                 time. The answers are the same.
             group_by: ``"document"``: one hit for each document, with the score of the best of it and its
                 sections; conditions are then about the document, and ``hit.section`` is the best section.
+            backend: another engine that says which rows are nearest; see :class:`resonance.search.Backend`.
+                Their scores are exact, whether they are all there is up to it. Inside a transaction, and
+                with ``"stream"``, it is not asked.
             explain: set ``explain`` of the hits.
 
         Returns:
@@ -482,11 +488,13 @@ class ResonanceDB:
             EmbeddingError: the query is not finite, all zeros, or not as wide as the space.
             InputError: what is wrong with another argument.
             CorruptRowError: a stored vector is not one of this space.
+            BackendError: the backend failed.
             ContentError: with ``hydrate``, no root is known, or as the policy says.
         """
         chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
         question = Question(query, k, chosen, min_score=min_score, after=after, mmr=mmr, group_by=group_by)
-        found = search(self._session, self._index, question, memory, explain)
+        index = self._index if backend is None else self._backends.index(backend)
+        found = search(self._session, index, question, memory, explain)
         if hydrate is False:
             return found
         return self._hydrated(found, "flag" if hydrate is True else hydrate)
@@ -839,6 +847,7 @@ class ResonanceDB:
         """Roll back an open transaction of this thread, tidy up and close; a second call does nothing."""
         self._session.close()
         self._index.discard()
+        self._backends.discard()
 
     def __enter__(self) -> Self:
         return self

@@ -293,6 +293,10 @@ class CorruptRowError(ResonanceError):
 # --- vault: files and their content ---------------------------------------------------------------
 
 
+class BackendError(ResonanceError):
+    """Another engine that was to answer a search failed, or answered with what is no row number."""
+
+
 class VaultError(ResonanceError):
     """The vault, its settings or its embedding model cannot be used as asked."""
 

@@ -145,9 +145,10 @@ class Text(NamedTuple):
 class Explain(NamedTuple):
     """What a search did.
 
-    ``path``: ``"resident"`` (codes in memory) or ``"stream"`` (rows read from the database); ``rows``:
-    with a vector; ``passed``: the filter; ``scored``: exactly, the others were out by their bounds;
-    ``seconds``: by stage. For a matrix of queries they are sums over all of them.
+    ``path``: ``"resident"`` (codes in memory), ``"stream"`` (rows read from the database) or ``"backend"``
+    (another engine was asked); ``rows``: with a vector; ``passed``: the filter; ``scored``: exactly, the
+    others were out by their bounds; ``seconds``: by stage. For a matrix of queries they are sums over all
+    of them.
     """
 
     path: str

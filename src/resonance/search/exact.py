@@ -14,6 +14,7 @@ import numpy.typing as npt
 from resonance import _core, spaces
 from resonance.errors import CorruptRowError, EmbeddingError, InputError
 from resonance.model import ContentPolicy, Explain, Hit, Hits
+from resonance.search.backend import Backend, BackendIndex, BackendView
 from resonance.search.diversity import most_diverse
 from resonance.search.filters import Filter, Where
 from resonance.search.index import VectorIndex, View
@@ -38,6 +39,7 @@ class Options(TypedDict, total=False):
     mmr: float | None
     memory: Memory
     group_by: GroupBy | None
+    backend: Backend | None
     explain: bool
     hydrate: bool | ContentPolicy
 
@@ -45,6 +47,9 @@ class Options(TypedDict, total=False):
 _ATTEMPTS = 3
 _DIVERSE_AMONG = 4
 """Among how many times k candidates diversity chooses."""
+
+_ASKED_AGAIN = 4
+"""For how many times as many rows a backend is asked when those it gave are too few."""
 
 _NODES_A_DOCUMENT = 4
 """How many nodes are looked at for each document wanted, at first; and then that many times as many."""
@@ -104,7 +109,9 @@ class Question:
             )
 
 
-def search(session: Session, index: VectorIndex, question: Question, memory: Memory, explain: bool) -> Any:
+def search(
+    session: Session, index: VectorIndex | BackendIndex, question: Question, memory: Memory, explain: bool
+) -> Any:
     """Hits for one query vector, or a list of them for each row of a matrix; see ``ResonanceDB.search``."""
     if memory not in ("resident", "stream"):
         raise InputError(f"memory={memory!r}; give 'resident' or 'stream'")
@@ -136,8 +143,11 @@ def search(session: Session, index: VectorIndex, question: Question, memory: Mem
     raise AssertionError("the last attempt answers")
 
 
-def _answers(connection: _core.Connection, view: View | None, question: Question, explain: bool) -> Any:
-    notes = _Notes(path="stream" if view is None else "resident")
+def _answers(
+    connection: _core.Connection, view: View | BackendView | None, question: Question, explain: bool
+) -> Any:
+    paths = {View: "resident", BackendView: "backend"}
+    notes = _Notes("stream" if view is None else paths[type(view)])
     while True:
         found = _nearest(connection, view, question, notes)
         with notes.stage("hits"):
@@ -153,12 +163,14 @@ def _answers(connection: _core.Connection, view: View | None, question: Question
 
 
 def _nearest(
-    connection: _core.Connection, view: View | None, question: Question, notes: _Notes
+    connection: _core.Connection, view: View | BackendView | None, question: Question, notes: _Notes
 ) -> list[tuple[Ints, Floats]]:
     if question.k == 0 or not len(question.queries):
         return [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
     if view is None:
         return _streamed(connection, question, notes)
+    if isinstance(view, BackendView):
+        return _from_backend(connection, view, question, notes)
     return _from_codes(connection, view, question, notes)
 
 
@@ -197,15 +209,53 @@ def _from_codes(
             rowids = view.codes.rowids(rows)
             order = np.argsort(rowids)
             rowids = rowids[order]
-            scores = _core.score_rows(
-                connection, "SELECT embedding FROM nodes WHERE rowid = ?", rowids, query
-            )
+            scores = _exact_scores(connection, rowids, query)
             # The bounds hold for the row that was encoded; where they do not, it is another one by now.
             if not ((scores >= low[order]) & (scores <= high[order])).all():
                 raise StaleIndexError
             notes.scored += len(rowids)
             found.append((rowids, scores))
     return found
+
+
+def _from_backend(
+    connection: _core.Connection, view: BackendView, question: Question, notes: _Notes
+) -> list[tuple[Ints, Floats]]:
+    """It knows nothing of filters and pages: where they leave too few of its rows, it is asked for more."""
+    with notes.stage("filter"):
+        passed = view.chosen(connection, question.chosen)
+    notes.rows = view.rows
+    notes.passed = notes.rows if passed is None else len(passed)
+    found = [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
+    pending, k = list(range(len(question.queries))), question.k
+    while pending:
+        with notes.stage("scan"):
+            proposed = view.propose(question.queries[pending], k, passed)
+        with notes.stage("rescore"):
+            for number, rows in zip(pending, proposed, strict=True):
+                rowids = view.rowids[rows]
+                scores = _exact_scores(connection, rowids, question.queries[number])
+                if np.isnan(scores).any():
+                    raise StaleIndexError
+                notes.scored += len(rowids)
+                found[number] = rowids, scores
+        if view.is_all(k, passed):
+            break
+        pending = [number for number in pending if _may_want(found[number][1], question)]
+        k *= _ASKED_AGAIN
+    return found
+
+
+def _may_want(scores: Floats, question: Question) -> bool:
+    """Whether more rows might be among the answer, if these are the nearest."""
+    return int((scores < question.most).sum()) < question.k and not (scores < question.least).any()
+
+
+def _exact_scores(connection: _core.Connection, rowids: Ints, query: Floats) -> Floats:
+    scores: Floats = _core.score_rows(
+        connection, "SELECT embedding FROM nodes WHERE rowid = ?", rowids, query
+    )
+    return scores
 
 
 def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[tuple[Ints, Floats]]:
