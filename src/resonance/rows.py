@@ -43,10 +43,15 @@ Row = tuple[Any, ...]
 
 
 def degree(end: str) -> str:
-    """SQL for the number of edges of the node at an end of the edge ``e``; stops counting at ``:most``."""
+    """SQL for the number of edges of the node at an end of the edge ``e``; stops counting at ``:most``.
+
+    Those from a document's sections to it do not count: they only say how long it is.
+    """
     return (
         "(SELECT count(*) FROM (SELECT 1 FROM edges AS o WHERE o.source = e."
-        f"{end} UNION ALL SELECT 1 FROM edges AS i WHERE i.target = e.{end} LIMIT :most + 1))"
+        f"{end} UNION ALL SELECT 1 FROM edges AS i WHERE i.target = e.{end} "
+        "AND NOT EXISTS (SELECT 1 FROM sections AS s WHERE s.node = i.source AND s.document = i.target) "
+        "LIMIT :most + 1))"
     )
 
 

@@ -10,19 +10,24 @@ from commandline import Run
 
 from resonance import ResonanceDB
 
+HIT = {"id", "score", "title", "path", "state", "section", "heading", "span"}
+
 
 def test_search_answers_a_list_of_hits(run: Run, made: Path, model: Path) -> None:
     result = run("search", "pear", "-k", 3, "--root", made, "--model", model, "--json")
     assert result.code == 0, result
     hits = result.json
     assert [hit["id"] for hit in hits] == ["food-pear", "fruit", "food-apple"]
-    assert all(hit.keys() == {"id", "score", "title", "path", "state"} for hit in hits)
+    assert all(hit.keys() == HIT for hit in hits)
     assert hits[0] | {"score": 1} == {
         "id": "food-pear",
         "score": 1,
         "title": "Pear",
         "path": "food/Pear.md",
         "state": "fresh",
+        "section": None,
+        "heading": [],
+        "span": None,
     }
     assert hits[0]["score"] == pytest.approx(1, abs=0.01)
     assert hits[0]["score"] >= hits[1]["score"] >= hits[2]["score"]

@@ -8,14 +8,14 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, one_line, safe
 from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
-from resonance.errors import ContentError, EmbedderError, UnknownNodeError
+from resonance.errors import ContentError, EmbedderError, SettingsError, UnknownNodeError
 from resonance.model import Hit, Link, LinkState, Node
 from resonance.words import counted
 
@@ -34,42 +34,38 @@ def search(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for, in your own words.")],
     count: Count = 10,
     type: Annotated[
-        str | None, typer.Option("--type", help="Only nodes of this type.", show_default=False)
+        str | None, typer.Option("--type", help="Only notes of this type.", show_default=False)
     ] = None,
     root: RootOption = None,
     database: Database = None,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
-    """Find the notes nearest in meaning."""
+    """Find the notes nearest in meaning, each once, with the section that comes nearest."""
     with answering(as_json) as answer:
         where = place.find(None, root, database, model=model)
         with place.open_for_reading(where) as db:
             embedder = embedder_of(db, where, model)
-            hits = db.search(_vector(embedder, text), count, type=type)
-            found = [(hit, *_state(db, hit.id)) for hit in hits]
+            hits = db.search(_vector(embedder, text), count, type=type, group_by="document")
+            found = [_found(db, hit) for hit in hits]
+            if answer.on_terminal:
+                _show_hits(answer, db, found)
         if as_json:
-            answer.document(
-                [
-                    {
-                        "id": hit.id,
-                        "score": hit.score,
-                        "title": hit.title,
-                        "path": path or hit.path,
-                        "state": state,
-                    }
-                    for hit, state, path in found
-                ]
-            )
+            answer.document([each.document() for each in found])
             return
-        if answer.on_terminal:
-            _show_hits(answer, found)
-        else:
+        if not answer.on_terminal:
             answer.table(
-                ("score", "id", "title", "path", "state"),
+                ("score", "id", "title", "path", "state", "heading"),
                 [
-                    (f"{hit.score:.3f}", hit.id, hit.title or "", path or hit.path or "", state or "")
-                    for hit, state, path in found
+                    (
+                        f"{each.hit.score:.3f}",
+                        each.hit.id,
+                        each.hit.title or "",
+                        each.path or "",
+                        each.state or "",
+                        each.heading,
+                    )
+                    for each in found
                 ],
             )
         if not found:
@@ -121,9 +117,10 @@ def explore(
             node_id = _resolve(db, node)
             found = db.get_node(node_id)
             assert found is not None
-            state, path = _state(db, node_id)
+            state, path, _ = _state(db, node_id)
             told = {
-                "node": _card(found) | {"path": path, "state": state},
+                "node": _card(found) | {"path": path, "state": state} | _belonging(db, node_id),
+                "sections": _sections(db, node_id),
                 "outgoing": _neighbours(db, node_id, "out", max_degree),
                 "incoming": _neighbours(db, node_id, "in", max_degree),
                 "broken": [_link(link) for link in db.links(source=node_id) if link.is_broken],
@@ -208,6 +205,7 @@ def _resolve(db: ResonanceDB, text: str) -> str:
     for sql in (
         "SELECT id FROM nodes WHERE id = ?",
         "SELECT node FROM files WHERE path = ?",
+        "SELECT id FROM nodes WHERE title = ? AND layer IS NOT 'section' ORDER BY id LIMIT 10",
         "SELECT id FROM nodes WHERE title = ? ORDER BY id LIMIT 10",
     ):
         found = [row[0] for row in db.query(sql, (text,))]
@@ -225,7 +223,13 @@ def _resolve(db: ResonanceDB, text: str) -> str:
 
 def _close(db: ResonanceDB, text: str) -> list[str]:
     names: dict[str, str] = {}
-    for node_id, title in db.query("SELECT id, title FROM nodes"):
+    # Sections have titles like notes; who means one names it with its note.
+    found = db.query(
+        "SELECT id, iif(layer IS 'section', NULL, title) FROM nodes "
+        "WHERE layer IS NOT 'section' OR instr(?, '#')",
+        (text,),
+    )
+    for node_id, title in found:
         names.setdefault(node_id.casefold(), node_id)
         if title:
             names.setdefault(title.casefold(), node_id)
@@ -278,13 +282,49 @@ def _vector(embedder: Embedder, text: str) -> Any:
 # --- what is told -------------------------------------------------------------------------------------
 
 
-def _state(db: ResonanceDB, node_id: str) -> tuple[str | None, str | None]:
+class _Found(NamedTuple):
+    """A hit, and what its text looks like now: of its section, if it has one."""
+
+    hit: Hit
+    state: str | None
+    path: str | None
+    span: tuple[int, int] | None
+
+    @property
+    def heading(self) -> str:
+        """Where in the note, for people."""
+        return _path(self.hit.heading, self.hit.title)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "id": self.hit.id,
+            "score": self.hit.score,
+            "title": self.hit.title,
+            "path": self.path,
+            "state": self.state,
+            "section": self.hit.section,
+            "heading": list(self.hit.heading),
+            "span": self.span,
+        }
+
+
+def _path(heading: Sequence[str], title: str | None) -> str:
+    """A heading path for people, without a first heading that is the note's title."""
+    return " / ".join(heading[1:] if len(heading) > 1 and heading[0] == title else heading)
+
+
+def _found(db: ResonanceDB, hit: Hit) -> _Found:
+    state, path, span = _state(db, hit.section or hit.id)
+    return _Found(hit, state, path or hit.path, (span or hit.span) if hit.section else None)
+
+
+def _state(db: ResonanceDB, node_id: str) -> tuple[str | None, str | None, tuple[int, int] | None]:
     """The state of a node's text and where it is; None for a node that stands for no file."""
     try:
         content = db.content(node_id)
     except ContentError:
-        return None, None
-    return content.state, content.path
+        return None, None, None
+    return content.state, content.path, content.span
 
 
 def _card(node: Node) -> dict[str, Any]:
@@ -305,6 +345,9 @@ def _neighbours(
     db: ResonanceDB, node_id: str, direction: str, max_degree: int | None
 ) -> list[dict[str, Any]]:
     edges = db.get_edges(node_id, direction=direction, max_degree=max_degree)
+    # A document's sections are told apart.
+    parts = {(section["id"], node_id) for section in _sections(db, node_id)}
+    edges = [edge for edge in edges if edge[:2] not in parts]
     ends = [(edge, edge.target if direction == "out" else edge.source) for edge in edges]
     chosen = json.dumps([other for _, other in ends])
     titles = dict(
@@ -319,11 +362,34 @@ def _neighbours(
     )
 
 
+def _sections(db: ResonanceDB, node_id: str) -> list[dict[str, Any]]:
+    return [
+        {"id": node, "heading": json.loads(heading), "span": [start, end]}
+        for node, heading, start, end in db.query(
+            "SELECT node, heading, span_start, span_end FROM sections WHERE document = ? ORDER BY ordinal",
+            (node_id,),
+        )
+    ]
+
+
+def _belonging(db: ResonanceDB, node_id: str) -> dict[str, Any]:
+    """Of a section: its document, and its place in it."""
+    found = db.query(
+        "SELECT document, heading, span_start, span_end FROM sections WHERE node = ?", (node_id,)
+    )
+    return {
+        key: value
+        for document, heading, start, end in found
+        for key, value in (("document", document), ("heading", json.loads(heading)), ("span", [start, end]))
+    }
+
+
 def _nearest(db: ResonanceDB, node: Node, count: int) -> list[dict[str, Any]]:
     if node.embedding is None or not count:
         return []
-    hits = db.search(node.embedding, count + 1)
-    others = [hit for hit in hits if hit.id != node.id][:count]
+    own = {node.id, *(d for (d,) in db.query("SELECT document FROM sections WHERE node = ?", (node.id,)))}
+    hits = db.search(node.embedding, count + 1, group_by="document")
+    others = [hit for hit in hits if hit.id not in own][:count]
     return [{"id": hit.id, "score": hit.score, "title": hit.title, "path": hit.path} for hit in others]
 
 
@@ -360,21 +426,41 @@ def _lines(db: ResonanceDB, chosen: Sequence[Link]) -> list[int | None]:
     return lines
 
 
-def _show_hits(answer: Answer, found: Sequence[tuple[Hit, str | None, str | None]]) -> None:
+def _show_hits(answer: Answer, db: ResonanceDB, found: Sequence[_Found]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="cyan", no_wrap=True)
     grid.add_column(overflow="fold")
-    for hit, state, path in found:
-        told = Text.assemble(
-            (safe(one_line(hit.title or hit.id)), "bold"), "\n", (safe(one_line(path or hit.id)), "dim")
-        )
-        if state not in (None, "fresh"):
-            told.append(f"  {state}", "yellow")
-        grid.add_row(f"{hit.score:.3f}", told)
+    for each in found:
+        told = Text(safe(one_line(each.hit.title or each.hit.id)), "bold")
+        if each.heading:
+            told.append(f"  {safe(one_line(each.heading))}", "not bold green")
+        line = _line(db, each)
+        place = safe(one_line(each.path or each.hit.id)) + (f":{line}" if line else "")
+        told.append(f"\n{place}", "not bold dim")
+        if each.state not in (None, "fresh"):
+            told.append(f"  {each.state}", "not bold yellow")
+        grid.add_row(f"{each.hit.score:.3f}", told)
     answer.console.print(grid)
+
+
+def _line(db: ResonanceDB, found: _Found) -> int | None:
+    """The line a section begins at, as an editor counts; None if that is not known."""
+    from resonance.vault.root import Root as Folder
+
+    if found.path is None or found.span is None or found.state == "missing" or db.root is None:
+        return None
+    try:
+        with Folder(db.root) as folder:
+            data, _ = folder.read(found.path)
+    except (ContentError, SettingsError):
+        return None
+    start = found.span[0]
+    # The white space above a heading belongs to its section.
+    start += len(data[start:]) - len(data[start:].lstrip())
+    return data.count(b"\n", 0, start) + 1
 
 
 def _show_links(answer: Answer, chosen: Sequence[Link], lines: Sequence[int | None]) -> None:
@@ -416,6 +502,8 @@ def _show(answer: Answer, told: dict[str, Any]) -> None:
         (
             ("id", node["id"]),
             ("type", node["type"] or ""),
+            ("of", node.get("document", "")),
+            ("heading", " / ".join(node.get("heading", ()))),
             ("path", node["path"] or ""),
             ("state", node["state"] or ""),
             ("date", node["date"] or ""),
@@ -425,6 +513,7 @@ def _show(answer: Answer, told: dict[str, Any]) -> None:
         )
     )
     for heading, rows in (
+        ("sections", (("", _path(s["heading"], node["title"]), s["id"]) for s in told["sections"])),
         ("links to", _grouped(told["outgoing"])),
         ("linked from", _grouped(told["incoming"])),
         (

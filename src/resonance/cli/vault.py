@@ -164,6 +164,7 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
         )
     )
     links = listed((report.links.get(state, 0), state) for state in get_args(LinkState))
+    nodes = report.nodes + report.sections + report.tags + report.pages
     vectors = ""
     if report.embedding is not None:
         vectors = f"{report.vectors:,} by {report.embedding.name}, {report.embedding.dims} dimensions"
@@ -173,10 +174,8 @@ def _tell(answer: Answer, where: Place, report: IngestReport) -> None:
             ("database", str(where.database)),
             ("notes", f"{report.files:,} found" + (f": {notes}" if notes else "")),
             ("links", links),
-            (
-                "graph",
-                f"{counted(report.nodes + report.tags, 'node')}, {counted(report.edges, 'edge')}",
-            ),
+            ("sections", f"{report.sections:,} of long notes" if report.sections else ""),
+            ("graph", f"{counted(nodes, 'node')}, {counted(report.edges, 'edge')}"),
             ("vectors", vectors),
             ("passed over", _passed_over(report)),
             ("digest", getattr(report, "digest", "")),
