@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from resonance.model import Edge, Space
 from resonance.rebuild import PREFIX
 from resonance.vault.ingest import ingest
 from resonance.vault.settings import load_settings
-from support import FIXTURES, contents, dump, integrity
+from support import FIXTURES, Child, Window, contents, dump, integrity
 
 GRAPH = ("nodes", "edges", "spaces")
 
@@ -432,3 +433,56 @@ def test_a_killed_run_leaves_the_old_database_or_the_new_one(
     assert graph(path) == graph(other)
     if new:
         assert after == graph(other)
+
+
+def kill_and_check(path: Path, root: Path, rounds: int, seed: int) -> int:
+    """Killed at random while others read: they see the one vault or the other, and never a mixture."""
+    texts = ("# Note 3\n\nTo [[note 4]]\n", "# Note 3\n\nOther words, [[nowhere]]\n")
+    digests = []
+    for text in texts:
+        (root / "note 3.md").write_text(text)
+        digests.append(run(path, root).digest)
+    assert digests[0] != digests[1]
+    window = Window(0.2, seed)
+    stop, seen = threading.Event(), set()
+
+    def read() -> None:
+        while not stop.is_set():
+            with ResonanceDB(path, readonly=True) as db:
+                for _ in range(5):
+                    seen.add(db.digest().root)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    killed = turn = 0
+    try:
+        while killed < rounds:
+            turn += 1
+            assert turn < 10 * rounds + 20, "nothing is killed"
+            (root / "note 3.md").write_text(texts[turn % 2])
+            child = Child(run, path, root)
+            window.wait()
+            hit = child.kill()
+            window.learn(hit)
+            killed += hit
+            with ResonanceDB(path) as db:
+                assert db.digest().root in digests
+    finally:
+        stop.set()
+        reader.join()
+    assert seen <= set(digests)
+    assert integrity(path) == [("ok",)]
+    (root / "note 3.md").write_text(texts[0])
+    assert run(path, root).digest == digests[0]
+    assert listing(path) == ["vault.db", "vault.db.lock"]
+    return killed
+
+
+def test_killed_at_random_under_readers(path: Path, root: Path) -> None:
+    kill_and_check(path, root, 10, seed=3)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+def test_killed_two_hundred_times_under_readers(path: Path, root: Path) -> None:
+    print(f"{kill_and_check(path, root, 200, seed=4)} kills done, 0 bad, seed 4")

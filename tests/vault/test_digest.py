@@ -91,21 +91,38 @@ def test_names_the_disk_spells_in_another_unicode_form(vault: Vault, make_vault:
     assert other.db.digest() == vault.db.digest()
 
 
-def test_step_by_step_or_at_once(vault: Vault) -> None:
-    """Two hundred random edits, in a few ingests, against a fresh start."""
-    chance = random.Random(7)
+def edit_and_check(vault: Vault, steps: int, seed: int) -> str:
+    """Random edits, moves and removals, in many ingests, each against a fresh start."""
+    chance = random.Random(seed)
     names = ["Index.md", "sub/twin.md", "other/twin.md", "a b.md", "a-b.md", "New.md", "é.md", "data"]
     texts = ["[[twin]] ", "[[Al]] ", "#a/b ", "[[New|t]] ", "[t](../a%20b.md) ", "![[data]] ", "text\n"]
-    for step in range(200):
-        name = chance.choice(names)
-        if chance.random() < 0.3:
+    texts.append("# Part\n\n" + "words of it " * 120 + "\n\n")
+    compared = 0
+    for step in range(steps):
+        name, dice = chance.choice(names), chance.random()
+        if dice < 0.2:
             (vault.root / name).unlink(missing_ok=True)
+        elif dice < 0.4 and (vault.root / name).exists():
+            os.replace(vault.root / name, vault.root / chance.choice(names))  # noqa: PTH105  # over another
         else:
             head = chance.choice(["", "---\naliases: Al\n---\n", "---\ndate: 2020-02-02\ntags: x\n---\n"])
             write(vault.root, {name: head + "".join(chance.choices(texts, k=3))})
-        if step % 20 == 19:
+        if chance.random() < 0.1 or step == steps - 1:
             vault.ingest(embedder=hash_embedder(), yes=True)
-            assert vault.db.digest() == anew(vault), f"after step {step}"
+            assert vault.db.digest() == anew(vault), f"after step {step}, seed {seed}"
+            compared += 1
+    return f"{steps} edits done, {compared} comparisons, 0 bad, seed {seed}"
+
+
+def test_step_by_step_or_at_once(vault: Vault) -> None:
+    edit_and_check(vault, 200, seed=7)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_thousand_edits_or_at_once(vault: Vault, seed: int) -> None:
+    print(edit_and_check(vault, 1000, seed))
 
 
 def test_a_rebuild_and_what_is_no_part_of_the_vault(vault: Vault) -> None:
