@@ -38,10 +38,9 @@ class Filter:
             if value is not None and not isinstance(value, str):
                 raise InputError(f"{name}={value!r}; give a text")
         self._ids = None if ids is None else json.dumps([ids] if isinstance(ids, str) else list(ids))
-        condition, values = (where, ()) if where is None or isinstance(where, str) else where
-        self._where, self._values = condition, list(values)
-        if condition is not None:
-            _require_one_condition(condition)
+        condition, values = where if isinstance(where, tuple) and len(where) == 2 else (where, ())
+        self._where = None if where is None else _one_condition(condition)
+        self._values: list[Any] = list(values)
 
     @property
     def labels(self) -> tuple[str | None, str | None, str | None]:
@@ -84,7 +83,7 @@ class Filter:
 _QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
 
 
-def _require_one_condition(sql: str) -> None:
+def _one_condition(sql: Any) -> str:
     """It may not end the parentheses it is put in, nor the statement, nor hide the rest in a comment."""
     if not isinstance(sql, str) or not sql.strip() or "\0" in sql:
         raise InputError(f"where={sql!r}; give a condition in SQL over the columns of nodes")
@@ -103,3 +102,4 @@ def _require_one_condition(sql: str) -> None:
             )
     if depth or quote is not None:
         raise InputError(f"where={sql!r}: {'a quote' if quote else 'a parenthesis'} is not closed")
+    return sql
