@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from edits import Editor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vaults import Files, Vault, dump, hash_embedder, write
 
+import resonance
+from resonance.model import Space
 from resonance.vault import ledger, note
+from resonance.vault.embed import CallableEmbedder
+from resonance.vault.ingest import Keeper, ingest
+from resonance.vault.settings import load_settings
 
 Make = Callable[[Files], Vault]
 
@@ -21,6 +28,7 @@ Make = Callable[[Files], Vault]
 def from_scratch(vault: Vault) -> dict[str, list[tuple[Any, ...]]]:
     with tempfile.TemporaryDirectory() as place:
         fresh = Vault(vault.root, Path(place) / "fresh.db")
+        fresh.options = vault.options
         fresh.ingest(embedder=hash_embedder())
         found = dump(fresh.db)
         fresh.db.close()
@@ -234,3 +242,184 @@ def test_any_history_of_edits_ends_where_a_fresh_start_does(
             assert vault.db.query("SELECT * FROM pragma_foreign_key_check") == []
         finally:
             vault.db.close()
+
+
+def follow_edits(place: Path, count: int, seed: int) -> None:
+    """Edit at random; look at everything, at what was touched, or at nothing yet; compare with scratch."""
+    vault = Vault(place / "vault", place / "x.db")
+    vault.options["exclude"] = ["drafts"]
+    editor = Editor(vault.root, seed)
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    keeper.ingest()
+    waiting: set[str] = set()
+    try:
+        for number in range(count):
+            waiting |= editor.edit()
+            chance = editor.random.random()
+            if chance < 0.15:
+                vault.ingest(embedder=hash_embedder(), yes=True)
+            elif chance < 0.8:
+                keeper.ingest(waiting, yes=True)
+            else:
+                continue
+            waiting.clear()
+            if number % 10 == 0:
+                assert dump(vault.db) == from_scratch(vault), f"seed {seed}, edit {number}"
+        keeper.ingest(waiting, yes=True)
+        assert dump(vault.db) == from_scratch(vault), f"seed {seed}"
+        assert vault.db.query("SELECT * FROM pragma_foreign_key_check") == []
+        # There was something to compare.
+        assert vault.db.query("SELECT count(*) > 3 FROM files") == [(1,)]
+        assert vault.db.get_history(action="move")
+    finally:
+        vault.db.close()
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hundred_random_edits_end_where_a_fresh_start_does(tmp_path: Path, seed: int) -> None:
+    follow_edits(tmp_path, 100, seed)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(10, 15))
+def test_a_thousand_random_edits_end_where_a_fresh_start_does(tmp_path: Path, seed: int) -> None:
+    follow_edits(tmp_path, 1000, seed)
+    print(f"1000 edits done, 0 bad, seed {seed}")
+
+
+# --- moves ------------------------------------------------------------------------------------------
+
+
+def test_a_moved_note_is_the_same_node_under_another_id(make_vault: Make) -> None:
+    long = "# Long\n\n" + "".join(f"## Part {n}\n\n{'words ' * 400}\n\n" for n in range(4))
+    vault = make_vault({"old/a.md": f"{long}[[b]] #t [rel](b.md)", "old/b.md": "[[a]] [[old/a]]", "c.md": ""})
+    vault.ingest(embedder=hash_embedder())
+    rowid = vault.db.query("SELECT rowid FROM nodes WHERE id = 'old-a'")
+    vectors = vault.db.query("SELECT hex(embedding) FROM nodes WHERE id LIKE 'old-a%' ORDER BY rowid")
+    assert len(vectors) > 4
+    vault.db.insert_edge("c", "old-a", "about")
+    vault.db.insert_edge("old-a", "c", "knows")
+    vault.db.update_node_date("old-a", "1999-01-01")
+    vault.db.set_ember_state("old/a.md", confidence=0.5)
+    (vault.root / "new").mkdir()
+    (vault.root / "old/a.md").rename(vault.root / "new/a.md")
+
+    report = vault.ingest(embedder=CallableEmbedder(lambda _: pytest.fail("embedded"), Space("by-hash", 8)))
+    assert (report.indexed, report.removed, report.moved) == (1, 1, 1)
+    assert vault.ids()["new/a.md"] == "new-a"
+    assert vault.db.query("SELECT rowid FROM nodes WHERE id = 'new-a'") == rowid
+    assert vault.db.query("SELECT hex(embedding) FROM nodes WHERE id LIKE 'new-a%' ORDER BY rowid") == vectors
+    assert vault.db.query("SELECT 1 FROM nodes WHERE id LIKE 'old-a%'") == []
+    assert {("c", "new-a", "about"), ("new-a", "c", "knows"), ("old-b", "new-a", "CITES")} <= vault.edges()
+    assert vault.db.query("SELECT date FROM nodes WHERE id = 'new-a'") == [("1999-01-01",)]
+    state = vault.db.get_ember_state("new/a.md")
+    assert state is not None
+    assert state.confidence == 0.5
+    # The name still finds it, the old path does not.
+    states = {link.name: (link.state, link.target) for link in vault.db.links(source="old-b")}
+    assert states == {"a": ("resolved", "new-a"), "old/a": ("unresolved", None)}
+    for node in ("old-a", "new-a"):
+        (entry,) = vault.db.get_history(node, action="move")
+        assert entry.old_value == {"id": "old-a", "path": "old/a.md"}
+        assert entry.new_value == {"id": "new-a", "path": "new/a.md"}
+    assert vault.db.get_history(action="delete") == []
+    vault.db.delete_edges([("c", "new-a", "about"), ("new-a", "c", "knows")])
+    vault.db.update_node_date("new-a", None)
+    assert dump(vault.db) == from_scratch(vault)
+
+
+def test_of_several_with_the_same_bytes_each_goes_to_its_name(make_vault: Make) -> None:
+    vault = make_vault({"x/a.md": "same", "x/b.md": "same", "x/c.md": "", "x/d.md": ""})
+    vault.ingest()
+    (vault.root / "x").rename(vault.root / "y")
+    (vault.root / "y/b.md").rename(vault.root / "y/0.md")
+    (vault.root / "y/d.md").rename(vault.root / "y/e.md")
+    report = vault.ingest()
+    assert (report.removed, report.moved) == (4, 3)
+    moved = {
+        (entry.old_value["path"], entry.new_value["path"])
+        for entry in vault.db.get_history(action="move")
+        if entry.old_value and entry.new_value
+    }
+    assert moved == {("x/a.md", "y/a.md"), ("x/b.md", "y/0.md"), ("x/c.md", "y/c.md")}
+
+
+def test_a_move_onto_an_id_that_somebody_has_is_a_removal(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "text", "b.md": "[[a]]"})
+    vault.ingest(embedder=hash_embedder())
+    vault.db.insert_node({"id": "new", "title": "a program's"})
+    (vault.root / "a.md").rename(vault.root / "new.md")
+    report = vault.ingest(embedder=hash_embedder())
+    assert (report.removed, report.nodes) == (1, 2)
+    assert vault.db.get_node("a") is None
+    assert dump(vault.db)["files"] == from_scratch(vault)["files"]
+
+
+def test_moved_edited_and_gone_in_one_run(make_vault: Make) -> None:
+    vault = make_vault({f"{name}.md": f"text {name} [[a]] [[b]] [[c]]" for name in "abcd"})
+    vault.ingest(embedder=hash_embedder())
+    (vault.root / "a.md").rename(vault.root / "sub a.md")
+    (vault.root / "b.md").rename(vault.root / "a.md")
+    vault.remove("c.md")
+    vault.write({"d.md": "edited"})
+    vault.ingest(embedder=hash_embedder())
+    assert dump(vault.db) == from_scratch(vault)
+
+
+# --- a run for some paths -----------------------------------------------------------------------------
+
+
+def test_only_what_is_asked_for_is_looked_at(make_vault: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = make_vault({"a.md": "1", "b.md": "1", "sub/c.md": "1", "sub/d.md": "1"})
+    keeper = Keeper(vault.db, vault.settings)
+    keeper.ingest()
+    vault.write({"a.md": "2", "b.md": "2", "sub/c.md": "2", "sub/new.md": ""})
+    vault.remove("sub/d.md")
+    monkeypatch.setattr("resonance.vault.ingest.scan", lambda *_: pytest.fail("looked at everything"))
+    report = keeper.ingest(["a.md", "sub"])
+    assert (report.files, report.indexed, report.removed) == (3, 3, 1)
+    bodies = dict(vault.db.query("SELECT path, size FROM files"))
+    assert bodies.keys() == {"a.md", "b.md", "sub/c.md", "sub/new.md"}
+    assert keeper.ingest(["b.md"]).indexed == 1
+    monkeypatch.undo()
+    assert vault.ingest().indexed == 0
+
+
+def test_what_another_process_wrote_is_seen(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "[[b]]", "b.md": ""})
+    keeper = Keeper(vault.db, vault.settings)
+    keeper.ingest()
+    vault.write({"c.md": "[[a]]"})
+    with resonance.ResonanceDB(vault.db.path) as other:
+        ingest(other, vault.settings)
+    vault.write({"a.md": "[[c]]"})
+    keeper.ingest(["a.md"])
+    assert vault.edges() == {("a", "c", "CITES"), ("c", "a", "CITES")}
+
+
+# --- a vault that moves -------------------------------------------------------------------------------
+
+
+def test_a_vault_moves_with_its_database(tmp_path: Path) -> None:
+    """Absolute paths in the database once made every note of a moved vault unfindable."""
+    root = write(tmp_path / "here", {"a.md": "text", "sub/b.md": "[[a]]"})
+    (root / ".resonance").mkdir()
+    database = ".resonance/resonance.db"
+    with resonance.ResonanceDB(root / database) as db:
+        ingest(db, load_settings(root, model="none"))
+        assert db.root == root
+        assert str(tmp_path) not in str(dump(db))
+    there = root.rename(tmp_path / "there")
+    with resonance.ResonanceDB(there / database) as db:
+        assert db.root == there
+        assert db.content("sub-b").state == "fresh"
+        assert ingest(db, load_settings(there, model="none")).unchanged == 2
+        assert db.query("SELECT value FROM properties WHERE key = 'vault.root'") == [(str(there),)]
+        db.backup(tmp_path / "resonance.db")
+    # A copy of the vault is a vault of its own, a copy of the database alone is not.
+    copy = Path(shutil.copytree(there, tmp_path / "copy"))
+    write(copy, {"a.md": "changed"})
+    for where, state in ((copy / database, "changed"), (tmp_path / "resonance.db", "fresh")):
+        with resonance.ResonanceDB(where, readonly=True) as db:
+            assert db.content("a").state == state

@@ -255,12 +255,16 @@ def _restore_edges(connection: Connection, run: int) -> int:
     """Edges of others, where both their ends are there and nobody has made them again."""
     columns = _columns(connection, "edges")
     values = ", ".join(f"json_extract(row, '$.{column}')" for column in columns)
-    connection.execute(
-        f"INSERT INTO edges ({', '.join(columns)}) SELECT {values} FROM tombstones "
-        f"WHERE run = ? AND entity = 'edges' AND json_extract(row, '$.source') IN (SELECT id FROM nodes) "
-        f"AND json_extract(row, '$.target') IN (SELECT id FROM nodes) ORDER BY id ON CONFLICT DO NOTHING",
-        (run,),
-    )
+    # Those of sections are the vault's own; they are not counted.
+    for mine in ("IN", "NOT IN"):
+        connection.execute(
+            f"INSERT INTO edges ({', '.join(columns)}) SELECT {values} FROM tombstones "
+            f"WHERE run = ? AND entity = 'edges' "
+            f"AND json_extract(row, '$.source') {mine} (SELECT node FROM sections) "
+            f"AND json_extract(row, '$.source') IN (SELECT id FROM nodes) "
+            f"AND json_extract(row, '$.target') IN (SELECT id FROM nodes) ORDER BY id ON CONFLICT DO NOTHING",
+            (run,),
+        )
     restored = connection.changes
     connection.execute("DELETE FROM tombstones WHERE run = ? AND entity = 'edges'", (run,))
     return restored
