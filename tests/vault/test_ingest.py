@@ -582,3 +582,65 @@ def test_progress_is_told(make_vault: Make) -> None:
     assert told[0][0] == "scan"
     assert ("read", 5, 5) in told
     assert ("link", 5, 5) in told
+
+
+# --- everything at once -------------------------------------------------------------------------------
+
+BOMB = b"---\na: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (c + 1, c + 1, b",".join([b"*%c" % c] * 9)) for c in range(ord("a"), ord("i"))
+)
+BAD: dict[str, tuple[bytes, int | None]] = {
+    "utf-16 le.md": ("\ufeffé".encode("utf-16-le"), 1),
+    "utf-16 be.md": ("\ufeffé".encode("utf-16-be"), 1),
+    "latin-1.md": (b"one\rtwo\r\ncaf\xe9", 3),
+    "nul.md": (b"---\na: 1\n---\n\n\0", 5),
+    "50 MB of YAML.md": (b"---\n" + b"key: value\n" * 4_800_000 + b"---\n", None),
+    "15 MB of YAML.md": (b"---\n" + b"key: value\n" * 1_400_000 + b"---\n", 2),
+    "nested.md": (b"---\nx: 1\na: " + b"[" * 25_000 + b"\n---\n", 3),
+    "nested maps.md": (b"---\na: " + b"{b: " * 25_000 + b"\n---\n", 2),
+    "nested blocks.md": (b"---\n" + b"".join(b" " * n + b"a:\n" for n in range(200)) + b"---\n", 66),
+    "bomb.md": (BOMB + b"---\n", 2),
+    "recursive.md": (b"---\na: &a [*a]\n---\n", 2),
+    "tag.md": (b"---\na: !!python/object/apply:os.system ['true']\n---\n", 2),
+    "twice.md": (b"---\na: 1\nb: 2\na: 3\n---\n", 4),
+    "unclosed bracket.md": (b"---\na: [1\n---\n", 3),
+    "unclosed quote.md": (b"---\na: 'x\nb: 1\n---\n", 4),
+    "tab.md": (b"---\na:\n\tb: 1\n---\n", 3),
+}
+ODD: dict[str, str | bytes] = {
+    "bom.md": b"\xef\xbb\xbf---\ntitle: T\n---\n[[empty]]",
+    "cr.md": b"---\rtags: [x]\r---\r[[empty]]\r",
+    "empty.md": b"",
+    "unclosed head.md": b"---\ntitle: T\n[[empty]]\n",
+    "unclosed fence.md": b"```\n[[in code]]\n" * 3,
+    "brackets.md": b"[" * 25_000 + b"\n\n" + b"[[" * 25_000 + b"\n\n" + b"> " * 5_000,
+    "date.md": b"---\ndate: 2024-13-45\nn: 1" + b"0" * 5_000 + b"\n---\n",
+    "long line.md": b"x" * 5_000_000,
+    "Case.md": "a",
+    "case.md": "b",
+    "ÜBER.md": "a",
+    "über.md": "b",
+    **{
+        f"{name}.md": "[[empty]]"
+        for name in ("日本語", "مرحبا", "हिन्दी", "Ωmega", "עברית", "ไทย", "🎉", "CON", "a\nb")
+    },
+}
+
+
+def test_a_vault_of_bad_files_and_odd_ones(make_vault: Make) -> None:
+    vault = make_vault({**ODD, **{name: data for name, (data, _) in BAD.items()}})
+    os.mkfifo(vault.root / "fifo.md")
+    (vault.root / "loop.md").symlink_to("loop.md")
+    (vault.root / "loop").symlink_to("..")
+    (vault.root / unicodedata.normalize("NFD", "über.md")).write_text("twin")
+    Path(os.fsdecode(os.fsencode(vault.root) + b"/latin\xe9.md")).write_text("x")
+    report = vault.ingest()
+    named = {"fifo.md": None, "loop.md": None, "u\\u0308ber.md": None, "latin\\xe9.md": None}
+    lines = {name: line for name, (_, line) in BAD.items()} | named
+    assert {problem.path: problem.line for problem in report.problems} == lines
+    assert all(problem.reason for problem in report.problems)
+    assert vault.ids().keys() == ODD.keys()
+    assert len(set(vault.ids().values())) == len(ODD)
+    assert report.files == report.indexed + len(lines) == len(ODD) + len(lines)
+    again = vault.ingest()
+    assert (again.unchanged, again.indexed, len(again.problems)) == (len(ODD), 0, len(lines))

@@ -12,7 +12,7 @@ import pytest
 from vaults import write
 
 from resonance.vault.root import Root
-from resonance.vault.scan import Scan, scan
+from resonance.vault.scan import Scan, scan, scan_paths
 from resonance.vault.settings import SETTINGS_FILE, load_settings
 
 
@@ -240,3 +240,89 @@ def test_the_order_of_the_disk_does_not_matter(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "scandir", lambda fd: Reversed(real(fd)))
     again = look(root)
     assert (again.files, again.problems) == (first.files, first.problems)
+
+
+# --- some paths only ----------------------------------------------------------------------------------
+
+TREE = {
+    "a.md": "1",
+    "a.png": "2",
+    "sub/b.md": "3",
+    "sub/deep/c.md": "4",
+    "sub/deep/d.txt": "5",
+    "drafts/e.md": "6",
+    ".hidden/f.md": "7",
+    "é/Ü.md": "8",
+    unicodedata.normalize("NFD", "é") + "/x.md": "9",
+    "é/" + unicodedata.normalize("NFD", "Ü") + ".md": "10",
+    "sub 2/g.md": "11",
+}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["a.md"],
+        ["sub"],
+        ["sub/deep/c.md", "a.png"],
+        ["sub", "sub/b.md"],
+        ["drafts", "drafts/e.md"],
+        [".hidden/f.md"],
+        ["é"],
+        ["é/Ü.md"],
+        ["é/x.md"],
+        [unicodedata.normalize("NFD", "é/Ü.md")],
+        ["link/b.md", "link"],
+        ["nowhere", "sub/nowhere.md", "a.md/x.md"],
+        ["."],
+    ],
+)
+@pytest.mark.parametrize("sources", [None, ["sub", "é", "a.md"], ["sub/**/*.md"]])
+def test_some_paths_are_seen_as_among_all(root: Path, asked: list[str], sources: list[str] | None) -> None:
+    write(root, TREE)
+    (root / "link").symlink_to("sub")
+    settings = load_settings(root, exclude=["drafts"], sources=sources)
+    names = [unicodedata.normalize("NFC", path) for path in asked]
+
+    def below(path: str) -> bool:
+        return "." in names or any(path == name or path.startswith(name + "/") for name in names)
+
+    with Root(root) as opened:
+        everything = scan(settings, opened)
+        found = scan_paths(settings, opened, asked)
+    assert found.files == [file for file in everything.files if below(file.path)]
+    assert found.attachments == {path for path in everything.attachments if below(path)}
+    assert found.complete
+
+
+def test_of_a_source_that_is_gone_some_paths_prove_nothing(root: Path) -> None:
+    write(root, {"docs/a.md": ""})
+    settings = load_settings(root, sources=["docs", "gone"])
+    with Root(root) as opened:
+        for asked in (["gone/b.md"], ["gone"], ["."]):
+            assert not scan_paths(settings, opened, asked).complete
+        assert scan_paths(settings, opened, ["docs/a.md"]).complete
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["note.md~", "#note.md#", "4913", "note.md.swp", "note.md.tmp", "note.md___jb_tmp___", "~$note.docx"],
+)
+def test_what_editors_leave_for_a_moment_is_no_attachment(root: Path, name: str) -> None:
+    write(root, {name: "", "a.md": ""})
+    found = look(root)
+    assert (paths(found), found.attachments, found.skipped["other"]) == (["a.md"], set(), 1)
+
+
+@pytest.mark.parametrize("name", ["4913.md", "a~.md", "tmp", "swp.png", "a.part.pdf"])
+def test_names_that_only_look_like_it_are_kept(root: Path, name: str) -> None:
+    write(root, {name: ""})
+    found = look(root)
+    assert {*paths(found), *found.attachments} == {name}
+
+
+def test_the_database_in_the_vault_is_no_attachment(root: Path) -> None:
+    ours = ["graph.db", "graph.db-wal", "graph.db-shm", "graph.db.lock", "graph.db.before-0003.bak"]
+    write(root, dict.fromkeys([*ours, "graph.dbx", "a.md"], ""))
+    found = look(root, database=root / "graph.db")
+    assert found.attachments == {"graph.dbx"}

@@ -258,7 +258,9 @@ class _Walk:
                 try:
                     fd = self.root.open_folder(start)
                 except ContentError as error:
-                    self.unreadable(start, error.reason)
+                    # Below a source that is a file there is nothing.
+                    if not (self.root.folder / start).is_file():
+                        self.unreadable(start, error.reason)
                 else:
                     self.descend(fd, above, path[len(above) :].split("/"))
 
