@@ -128,7 +128,8 @@ CREATE INDEX idx_files_body ON files (body_hash);
 -- bytes. hash is that of the span, by which it is found again when the file has shifted; text_hash
 -- that of all its vector stands for.
 CREATE TABLE sections (
-    node TEXT PRIMARY KEY NOT NULL REFERENCES nodes (id),
+    id INTEGER PRIMARY KEY,
+    node TEXT NOT NULL UNIQUE REFERENCES nodes (id),
     document TEXT NOT NULL REFERENCES nodes (id),
     ordinal INTEGER NOT NULL,
     heading TEXT NOT NULL CHECK (json_type(heading) = 'array'),
@@ -137,7 +138,7 @@ CREATE TABLE sections (
     hash TEXT NOT NULL,
     text_hash TEXT NOT NULL,
     UNIQUE (document, ordinal)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE INDEX idx_sections_text ON sections (text_hash);
 

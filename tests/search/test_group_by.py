@@ -28,7 +28,7 @@ def fill(db: Any, sizes: list[int], seed: int = 0, dims: int = 4) -> None:
     db.insert_nodes(id=ids, type=types, title=[f"title of {node}" for node in ids], embedding=vectors)
     with db.transaction() as connection:
         connection.executemany(
-            "INSERT INTO sections VALUES (?, ?, ?, ?, ?, ?, '', '')",
+            "INSERT INTO sections VALUES (NULL, ?, ?, ?, ?, ?, ?, '', '')",
             [
                 (node, document, row, json.dumps(["T", node]), row, row + 1)
                 for row, (node, document) in enumerate(zip(ids, owner, strict=True))
@@ -83,7 +83,9 @@ def test_groups_are_what_brute_force_finds(sizes: list[int], seed: int, query: l
 def test_a_hit_is_the_document_and_names_its_best_section(db: Any) -> None:
     db.insert_nodes(id=["d", "d#a", "e"], title=["D", "A", "E"], embedding=np.eye(3, 4, dtype=np.float32))
     with db.transaction() as connection:
-        connection.execute("INSERT INTO sections VALUES ('d#a', 'd', 0, '[\"T\", \"A\"]', 5, 9, '', '')")
+        connection.execute(
+            "INSERT INTO sections VALUES (NULL, 'd#a', 'd', 0, '[\"T\", \"A\"]', 5, 9, '', '')"
+        )
         connection.execute("INSERT INTO files VALUES ('d.md', 'd', 9, 0, 0, '', '')")
     first = db.search([0.1, 1, 0, 0], 1, group_by="document")[0]
     assert (first.id, first.title, first.path) == ("d", "D", "d.md")

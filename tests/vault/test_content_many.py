@@ -245,7 +245,7 @@ def test_a_section_of_the_database_is_its_part_of_the_file(make_vault: Make) -> 
     with vault.db.transaction() as writer:
         vault.db.insert_nodes(id=["a#two"], type="section")
         writer.execute(
-            "INSERT INTO sections VALUES ('a#two', 'a', 1, '[\"Two\"]', ?, ?, ?, 'x')",
+            "INSERT INTO sections VALUES (NULL, 'a#two', 'a', 1, '[\"Two\"]', ?, ?, ?, 'x')",
             (*record.span, record.span_hash),
         )
     found = vault.db.content("a#two")

@@ -60,19 +60,19 @@ def sections(vault: Vault) -> list[str]:
 
 
 def test_a_section_is_a_node_with_an_edge_to_its_document(vault: Vault) -> None:
-    assert sections(vault) == ["long#t", "long#t/a", "long#t/b"]
-    node = vault.db.get_node("long#t/a")
+    assert sections(vault) == ["long#^", "long#a", "long#b"]
+    node = vault.db.get_node("long#a")
     assert node is not None
     assert (node.type, node.title, node.layer) == ("section", "A", "section")
     assert node.embedding is not None
     assert [(e.source, e.type, e.context_source) for e in vault.db.get_edges("long", direction="in")] == [
-        ("long#t", "PART_OF", "long.md"),
-        ("long#t/a", "PART_OF", "long.md"),
-        ("long#t/b", "PART_OF", "long.md"),
+        ("long#^", "PART_OF", "long.md"),
+        ("long#a", "PART_OF", "long.md"),
+        ("long#b", "PART_OF", "long.md"),
         ("short", "CITES", "short.md"),
     ]
     heading, start, end = vault.db.query(
-        "SELECT heading, span_start, span_end FROM sections WHERE node = 'long#t/a'"
+        "SELECT heading, span_start, span_end FROM sections WHERE node = 'long#a'"
     )[0]
     assert json.loads(heading) == ["T", "A"]
     assert (vault.root / "long.md").read_bytes()[start:end].decode() == f"## A\n\n{TEXT}\n\n"
@@ -94,7 +94,7 @@ def test_in_the_vector_of_a_long_note_the_first_section_weighs_as_much_as_all(va
         return found.embedding
 
     total = np.sum([vector(node) for node in sections(vault)], axis=0)
-    both = total / np.linalg.norm(total) + vector("long#t")
+    both = total / np.linalg.norm(total) + vector("long#^")
     assert np.allclose(vector("long"), both / np.linalg.norm(both), atol=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_an_edit_embeds_only_the_sections_it_touched(vault: Vault) -> None:
     assert "Other words" in counting.texts[0]
     vault.write({"long.md": text.replace("## B", f"## New\n\n{TEXT}\n\n## B")})
     vault.ingest(embedder=counting)
-    assert sections(vault) == ["long#t", "long#t/a", "long#t/new", "long#t/b"]
+    assert sections(vault) == ["long#^", "long#a", "long#new", "long#b"]
     assert len(counting.texts) == 2
     assert "## New" in counting.texts[1]
     assert dump(vault.db) == from_scratch(vault)
@@ -117,7 +117,7 @@ def test_sections_keep_their_vectors_when_their_note_moves_or_only_its_yaml_chan
     counting = Counting()
     (vault.root / "long.md").rename(vault.root / "moved.md")
     vault.ingest(embedder=counting)
-    assert sections(vault) == ["moved#t", "moved#t/a", "moved#t/b"]
+    assert sections(vault) == ["moved#^", "moved#a", "moved#b"]
     vault.write({"moved.md": "---\ntags: [x]\n---\n" + LONG})
     vault.ingest(embedder=counting)
     assert counting.texts == []
@@ -150,7 +150,7 @@ def test_other_lengths_in_the_settings_cut_every_note_again(vault: Vault) -> Non
     vault.write({"amalfa.settings.json": json.dumps(told)})
     counting = Counting()
     vault.ingest(embedder=counting)
-    assert sections(vault) == ["long#t", "long#t/b"]
+    assert sections(vault) == ["long#^", "long#b"]
     assert len(counting.texts) == 1  # the section B is as it was
     assert dump(vault.db) == from_scratch(vault)
     vault.write({"amalfa.settings.json": '{"sections": false}'})
@@ -239,7 +239,7 @@ def test_any_history_of_edits_leaves_the_sections_of_a_fresh_start(edits: list[t
 SECOND = f"## A\n\n{TEXT}\n\n"
 
 
-def read(vault: Vault, node: str = "long#t/a") -> tuple[str | None, str, tuple[int, int] | None]:
+def read(vault: Vault, node: str = "long#a") -> tuple[str | None, str, tuple[int, int] | None]:
     content = vault.db.content(node)
     return content.text, content.state, content.span
 
@@ -262,7 +262,7 @@ def test_a_section_that_was_edited_shows_its_new_text_and_says_so(vault: Vault) 
     text, state, span = read(vault)
     assert (text, state) == (SECOND.replace("Words", "Other words"), "changed")
     assert span == (1 + LONG.index("## A"), 1 + LONG.index("## B") + len("Other "))
-    assert read(vault, "long#t/b")[1] == "moved"
+    assert read(vault, "long#b")[1] == "moved"
 
 
 def test_a_section_that_is_gone_is_missing(vault: Vault) -> None:
@@ -274,15 +274,15 @@ def test_a_section_that_is_gone_is_missing(vault: Vault) -> None:
 
 def test_a_section_of_a_moved_file_is_found_there(vault: Vault) -> None:
     (vault.root / "long.md").rename(vault.root / "moved.md")
-    content = vault.db.content("long#t/a")
+    content = vault.db.content("long#a")
     assert (content.text, content.state, content.path) == (SECOND, "moved", "moved.md")
 
 
 def test_a_search_can_carry_the_texts_of_sections(vault: Vault) -> None:
-    node = vault.db.get_node("long#t/b")
+    node = vault.db.get_node("long#b")
     assert node is not None
     assert node.embedding is not None
     hit = vault.db.search(node.embedding, 1, group_by="document", hydrate=True)[0]
-    assert (hit.id, hit.section, hit.heading, hit.path) == ("long", "long#t/b", ("T", "B"), "long.md")
+    assert (hit.id, hit.section, hit.heading, hit.path) == ("long", "long#b", ("T", "B"), "long.md")
     assert hit.content is not None
     assert (hit.content.text, hit.content.span) == (f"## B\n\n{TEXT}\n", hit.span)

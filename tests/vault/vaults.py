@@ -49,7 +49,8 @@ def dump(db: resonance.ResonanceDB) -> dict[str, list[tuple[Any, ...]]]:
             "edges": "SELECT * FROM edges ORDER BY source, target, type",
             "links": "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, "
             "target, candidates, mark FROM links ORDER BY source, span_start, span_end, kind, name",
-            "sections": "SELECT * FROM sections ORDER BY document, ordinal",
+            "sections": "SELECT node, document, ordinal, heading, span_start, span_end, hash, "
+            "text_hash FROM sections ORDER BY document, ordinal",
             "files": "SELECT path, node, size, hash, body_hash FROM files ORDER BY path",
         }.items()
     }

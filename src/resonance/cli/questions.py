@@ -293,7 +293,8 @@ class _Found(NamedTuple):
     @property
     def heading(self) -> str:
         """Where in the note, for people."""
-        return _path(self.hit.heading, self.hit.title)
+        heading = self.hit.heading
+        return "" if heading == (self.hit.title,) else _path(heading, self.hit.title)
 
     def document(self) -> dict[str, Any]:
         return {

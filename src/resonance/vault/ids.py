@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -13,6 +14,9 @@ _EXTENSION = re.compile(r"\.(?:md|ts|js|json)$")
 _OUTSIDE_ASCII_SLUG = re.compile(r"[^a-z0-9]+")
 _DIGITS = 12
 _LONGEST_SLUG = 80
+# What a slug may leave out of a heading without saying less than it.
+_PUNCTUATION = re.compile(r"[\s\-_.,:;'\"()\[\]{}/\\`?\u2010-\u201f\u2026]+")
+_SECTION_DIGITS = 8
 
 
 def slug(path: str) -> str:
@@ -53,13 +57,13 @@ def section_ids(document: str, sections: Iterable[tuple[Sequence[str], int]]) ->
     """The ids of the sections of a document, in their order.
 
     ``vaults#what-becomes-of-a-note/ids``: the document's id, ``#``, and the slugs of the headings, from
-    the outermost; ``#^`` where no heading stands above the text. An id depends on nothing else in the
-    file: where a slug does not tell all about its heading (``C++``, ``C#``), ``~`` and 12 hex digits of
-    a hash follow. Headings that occur again are numbered, ``~2``, as are the parts of one section,
-    ``:2``. No document's id holds a ``#``, and no tag's has anything before it.
+    the outermost; ``#^`` where there are none. An id depends on nothing else in the file: where a slug
+    leaves out more than punctuation (``C++``, ``C#``), ``~`` and 8 hex digits of a hash follow. Headings
+    that occur again are numbered, ``~2``, as are the parts of one section, ``:2``. No document's id
+    holds a ``#``, and no tag's has anything before it.
 
     Args:
-        sections: the heading path of each section, and which part of it this is, from 1.
+        sections: the headings that name each section, and which part of it this is, from 1.
     """
     seen: Counter[str] = Counter()
     ids = []
@@ -75,14 +79,20 @@ def section_ids(document: str, sections: Iterable[tuple[Sequence[str], int]]) ->
 def _heading_slug(headings: Sequence[str]) -> str:
     if not headings:
         return "^"
-    texts = [unicodedata.normalize("NFC", " ".join(text.split())).lower() for text in headings]
-    slugs = [_dashed(text) for text in texts]
-    name = "/".join(slug[:_LONGEST_SLUG] for slug in slugs if slug)
-    told = all(
-        slug and len(slug) <= _LONGEST_SLUG and slug == text.replace(" ", "-")
-        for slug, text in zip(slugs, texts, strict=True)
-    )
-    return name if told else f"{name}~{_digest(json.dumps(texts))[:_DIGITS]}"
+    read = [_heading(text) for text in headings]
+    name = "/".join(slug for slug, _, _ in read if slug)
+    if all(told for _, told, _ in read):
+        return name
+    return f"{name}~{_digest(json.dumps([text for _, _, text in read]))[:_SECTION_DIGITS]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _heading(heading: str) -> tuple[str, bool, str]:
+    """The slug of a heading, whether it tells all about it, and the heading as headings are compared."""
+    text = unicodedata.normalize("NFC", " ".join(heading.split())).lower()
+    slug = _dashed(text)
+    told = slug == _PUNCTUATION.sub("-", text).strip("-") and 0 < len(slug) <= _LONGEST_SLUG
+    return slug[:_LONGEST_SLUG], told, text
 
 
 def normalise_tag(tag: str) -> str:

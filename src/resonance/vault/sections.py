@@ -131,7 +131,8 @@ def sections_of(note: ParsedNote, data: bytes, node: str, rules: SectionRules) -
         for piece in _merged(_pieces(note, places), rules)
         for part, (start, end) in enumerate(_cut(body, piece, breaks, rules), 1)
     ]
-    ids = section_ids(node, ((heading, part) for heading, part, _, _ in cut))
+    # The title of the note, as its first heading, says nothing that the note's own id does not.
+    ids = section_ids(node, ((heading[heading[:1] == (note.title,) :], part) for heading, part, _, _ in cut))
     byte = Places(body, note.body_offset)
     found = []
     for section, (heading, _, start, end) in zip(ids, cut, strict=True):

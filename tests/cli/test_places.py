@@ -35,7 +35,7 @@ def test_a_hit_is_a_note_and_says_where_in_it(run: Run, vault: Path, model: Path
         "title": "Garden",
         "path": "Long.md",
         "state": "fresh",
-        "section": "long#garden/trees",
+        "section": "long#trees",
         "heading": ["Garden", "Trees"],
         "span": [start, (vault / "Long.md").read_text().index("## Garage")],
     }
@@ -51,14 +51,14 @@ def test_a_hit_tells_where_its_section_is_now(run: Run, vault: Path, model: Path
 
 
 def test_a_section_can_be_read_and_explored(run: Run, vault: Path) -> None:
-    done = run("read", "long#garden/trees", "--root", vault)
+    done = run("read", "long#trees", "--root", vault)
     assert done.out == f"## Trees\n\nfruit pear {FILLER}\n\n"
     assert done.err == "Long.md: fresh\n"
     told = run("explore", "long", "--root", vault, "--json").json
     assert [(s["id"], s["heading"]) for s in told["sections"]] == [
-        ("long#garden", ["Garden"]),
-        ("long#garden/trees", ["Garden", "Trees"]),
-        ("long#garden/garage", ["Garden", "Garage"]),
+        ("long#^", ["Garden"]),
+        ("long#trees", ["Garden", "Trees"]),
+        ("long#garage", ["Garden", "Garage"]),
     ]
     assert [(e["type"], e["id"]) for e in told["incoming"]] == [("CITES", "other")]
     assert [near["id"] for near in told["nearest"]] == ["other"]
@@ -67,14 +67,14 @@ def test_a_section_can_be_read_and_explored(run: Run, vault: Path) -> None:
     assert [near["id"] for near in part["nearest"]] == ["other"]
     assert [(e["type"], e["id"]) for e in part["outgoing"]] == [("PART_OF", "long")]
     plain = run("explore", "long", "--root", vault).out
-    assert "sections\t\tTrees\tlong#garden/trees\n" in plain
+    assert "sections\t\tTrees\tlong#trees\n" in plain
 
 
 def test_a_title_names_the_note_before_a_section(run: Run, vault: Path) -> None:
     told = run("explore", "Garden", "--root", vault, "--json").json
     assert told["node"]["id"] == "long"
-    near = run("read", "long#garden/tree", "--root", vault)
-    assert "long#garden/trees" in near.err
+    near = run("read", "long#tree", "--root", vault)
+    assert "long#trees" in near.err
 
 
 def test_the_types_of_a_search_are_those_of_notes(run: Run, vault: Path, model: Path) -> None:
