@@ -132,7 +132,7 @@ CREATE TABLE sections (
     node TEXT NOT NULL UNIQUE REFERENCES nodes (id),
     document TEXT NOT NULL REFERENCES nodes (id),
     ordinal INTEGER NOT NULL,
-    heading TEXT NOT NULL CHECK (json_type(heading) = 'array'),
+    heading TEXT NOT NULL, -- a JSON array, from the outermost
     span_start INTEGER NOT NULL,
     span_end INTEGER NOT NULL CHECK (span_start < span_end),
     hash TEXT NOT NULL,
