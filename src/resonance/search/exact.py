@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -77,9 +77,9 @@ class Question:
             raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
             raise InputError(f"k={k!r}; give a whole number, 0 or more")
-        if mmr is not None and not 0 <= mmr <= 1:
+        if mmr is not None and not (_is_number(mmr) and 0 <= mmr <= 1):
             raise InputError(f"mmr={mmr!r}; give a number from 0 (diverse) to 1 (near)")
-        if min_score is not None and not np.isfinite(min_score):
+        if min_score is not None and not (_is_number(min_score) and np.isfinite(min_score)):
             raise InputError(f"min_score={min_score!r}; give a number")
         self.single = _is_vector(query)
         self.queries = _unit_queries([query] if self.single else query)
@@ -334,13 +334,14 @@ def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None
         return None
     if isinstance(after, Hit):
         return after.score, after.id
-    try:
-        score, last = after
-        return float(score), str(last)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"after={after!r}; give the last hit of the page before, or its (score, id)"
-        ) from error
+    score, last = after if isinstance(after, tuple | list) and len(after) == 2 else (None, None)
+    if not _is_number(score) or np.isnan(score) or not isinstance(last, str):
+        raise InputError(f"after={after!r}; give the last hit of the page before, or its (score, id)")
+    return float(score), last
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _is_vector(query: Any) -> bool:

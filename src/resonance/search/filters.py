@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from resonance.errors import InputError
@@ -21,7 +21,7 @@ class Filter:
             pair of it and the values of its ``?`` parameters.
 
     Raises:
-        InputError: ``where`` is not one condition.
+        InputError: ``where`` is not one condition, or something is no text.
     """
 
     def __init__(
@@ -35,12 +35,10 @@ class Filter:
     ) -> None:
         self._equal = {"type": type, "domain": domain, "layer": layer}
         for name, value in self._equal.items():
-            if value is not None and not isinstance(value, str):
+            if value is not None and not _is_text(value):
                 raise InputError(f"{name}={value!r}; give a text")
-        self._ids = None if ids is None else json.dumps([ids] if isinstance(ids, str) else list(ids))
-        condition, values = where if isinstance(where, tuple) and len(where) == 2 else (where, ())
-        self._where = None if where is None else _one_condition(condition)
-        self._values: list[Any] = list(values)
+        self._ids = None if ids is None else json.dumps(_texts(ids))
+        self._where, self._values = _condition(where)
 
     @property
     def labels(self) -> tuple[str | None, str | None, str | None]:
@@ -78,6 +76,32 @@ class Filter:
             conditions.append(f"({self._where})")
             values += self._values
         return " AND ".join(conditions) or "1", values
+
+
+def _is_text(value: object) -> bool:
+    """Texts with a lone surrogate are stored nowhere."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _texts(ids: Iterable[str]) -> list[str]:
+    try:
+        given = [ids] if isinstance(ids, str) else list(ids)
+    except TypeError as error:
+        raise InputError(f"ids={ids!r}; give texts") from error
+    for number, node_id in enumerate(given):
+        if not isinstance(node_id, str):
+            raise InputError(f"ids: {node_id!r:.60} at {number} is no text")
+    return given
+
+
+def _condition(where: Where | None) -> tuple[str | None, list[Any]]:
+    """The condition and its values."""
+    if where is None:
+        return None, []
+    condition, given = where if isinstance(where, tuple) and len(where) == 2 else (where, ())
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise InputError(f"where={where!r:.200}: give the values of its parameters as a list")
+    return _one_condition(condition), list(given)
 
 
 _QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}
