@@ -155,7 +155,8 @@ def _paragraphs(most: int, random: np.random.Generator) -> tuple[Any, Any]:
                 texts.append(text)
     if len(texts) > most:
         texts = [texts[number] for number in np.sort(random.choice(len(texts), most, replace=False))]
-    asked = [headings[number] for number in random.choice(len(headings), 4 * QUERIES)]
+    headings = sorted(set(headings))
+    asked = [headings[number] for number in random.choice(len(headings), 2 * QUERIES, replace=False)]
     embedder = _embedder()
     vectors, queries = (embedder.embed(some) for some in (texts, asked))
     return _not_zero(vectors), _not_zero(queries)[:QUERIES]
