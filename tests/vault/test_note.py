@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resonance.errors import ContentError, FrontmatterError
+from resonance.vault.dialect import DIALECTS, Dialect, Reading
 from resonance.vault.links import RawLink
 from resonance.vault.note import ParsedNote, parse_note
 
@@ -432,6 +433,14 @@ PIECES = st.sampled_from(
 )
 
 
+LOGSEQ_PIECES = st.sampled_from(
+    [
+        "tags:: ", "\nrelated:: ", "alias:: ", "title:: x\n", "((", "634fae2e-edab-42e0-8385-59df3fc3da0e",
+        "))", "\n  id:: ", "\t", "\n- ", ", ", "[tag: ", "]", "<!-- tags: [REL: ", "x", "\nrequires: ",
+    ]
+)  # fmt: skip
+
+
 @settings(max_examples=400)
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_spans_are_right_in_any_text(text: str) -> None:
@@ -446,3 +455,39 @@ def test_spans_are_right_in_any_text(text: str) -> None:
         assert isinstance(link, RawLink)
         assert data[link.start : link.end].decode() == link.raw
         assert link.start >= parsed.body_offset or link.kind in ("frontmatter", "tag")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "[tag: ",
+        "[tag:  \t",
+        "<!-- tags: ",
+        "[A: [[b]]",
+        "((634fae2e-",
+        "x:: ",
+        "a:: b\n",
+        "tags:: a, ",
+        "\n\t- x",
+        "#[[a]] ",
+    ],
+)
+def test_hostile_repetition_in_any_dialect(piece: str, dialect: Dialect) -> None:
+    for text in (piece * 30_000, "<!-- tags: " + piece * 30_000, "tags:: " + piece * 30_000):
+        started = time.monotonic()
+        parse_note("note.md", text.encode(), Reading(dialect))
+        assert time.monotonic() - started < 5
+
+
+@settings(max_examples=300)
+@given(st.lists(st.one_of(PIECES, LOGSEQ_PIECES), max_size=40).map("".join), st.sampled_from(DIALECTS))
+def test_spans_are_right_in_any_dialect(text: str, dialect: Dialect) -> None:
+    data = text.encode()
+    try:
+        parsed = parse_note("note.md", data, Reading(dialect))
+    except FrontmatterError:
+        return
+    for link in parsed.links:
+        written = data[link.start : link.end].decode()
+        assert written == link.raw or (link.kind == "frontmatter" and link.raw in written)

@@ -115,13 +115,12 @@ class Body:
         options = _PLAIN_OPTIONS if self.dialect == "markdown" else _OPTIONS
         events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=options)
         for event, span in events:
-            if isinstance(event, str):
+            if type(event) is str:
                 if in_heading:
                     heading.append(" ")
                 continue
-            name = next(iter(event))
-            value = event[name]
-            if name == "Text":
+            # Each event has one key; these three are nearly all.
+            if (value := event.get("Text")) is not None:
                 if in_heading:
                     heading.append(value)
                 if keep_runs and not in_code and not in_link:
@@ -130,11 +129,11 @@ class Body:
                         start = self.runs.pop()[0]
                     self.runs.append((start, end))
                     last = end
-            elif name == "Start":
+            elif (value := event.get("Start")) is not None:
                 if span["start"] >= outermost:
                     self.blocks.append(self.offset + span["start"])
                     outermost = span["end"]
-                if isinstance(value, str):
+                if type(value) is str:
                     continue
                 ((tag, detail),) = value.items()
                 if tag == "Link" or tag == "Image":
@@ -146,17 +145,18 @@ class Body:
                 elif tag == "Heading":
                     in_heading = 1
                     heading.clear()
-            elif name == "End":
+            elif (value := event.get("End")) is not None:
                 if value == "Link" or value == "Image":
                     in_link -= 1
                 elif value == "CodeBlock":
                     in_code -= 1
-                elif in_heading and isinstance(value, dict) and "Heading" in value:
+                elif in_heading and type(value) is dict and "Heading" in value:
                     in_heading = 0
                     self._heading(value["Heading"], heading, self.offset + span["start"])
-            elif name == "Code" and in_heading:
-                heading.append(value)
-            elif name == "Html" or name == "InlineHtml":
+            elif "Code" in event:
+                if in_heading:
+                    heading.append(event["Code"])
+            elif "Html" in event or "InlineHtml" in event:
                 start, end = span["start"], span["end"]
                 if self.html and self.html[-1][1] == start:
                     start = self.html.pop()[0]
