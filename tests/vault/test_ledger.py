@@ -271,3 +271,43 @@ def test_a_dialect_is_suggested_where_more_would_resolve(
         report = vault.ingest()
         assert suggest_dialect(vault.db) is None
         assert report.links.get("resolved", 0) >= told.would
+
+
+# --- files that are not there -------------------------------------------------------------------------
+
+
+def marks(vault: Vault) -> dict[str, str | None]:
+    return {link.raw: link.mark for link in vault.db.links()}
+
+
+def test_only_where_all_was_looked_at_is_a_file_missing(make_vault: Make, tmp_path: Path) -> None:
+    text = "![](art/a.png) ![](linked/b.png) ![](.hidden/c.png) ![](d.png) ![[e.png]]"
+    vault = make_vault({"n.md": text, "art/x.md": ""})
+    vault.ingest()
+    everything = dict.fromkeys(["![](art/a.png)", "![](linked/b.png)", "![](d.png)", "![[e.png]]"], "missing")
+    assert marks(vault) == everything | {"![](.hidden/c.png)": None}
+    vault.options["exclude"] = ["art"]
+    vault.ingest(yes=True)
+    nothing_sure = everything | {"![](art/a.png)": None, "![](.hidden/c.png)": None, "![[e.png]]": None}
+    assert marks(vault) == nothing_sure
+    del vault.options["exclude"]
+    vault.ingest()
+    (vault.root / "linked").symlink_to(tmp_path)
+    vault.ingest()
+    assert marks(vault) == nothing_sure | {"![](art/a.png)": "missing", "![](linked/b.png)": None}
+    (vault.root / "linked").unlink()
+    vault.write({"d.png": "", "deep/E.png": ""})
+    report = vault.ingest()
+    assert (report.indexed, marks(vault)["![](d.png)"], marks(vault)["![[e.png]]"]) == (0, None, "case")
+
+
+def test_sources_are_all_that_is_looked_at(make_vault: Make) -> None:
+    vault = make_vault({"docs/n.md": "![](a.png) ![](../b.png) [x](../src/c.py) ![[d.png]]", "o/p.md": ""})
+    vault.options["sources"] = ["docs"]
+    vault.ingest()
+    assert marks(vault) == {
+        "![](a.png)": "missing",
+        "![](../b.png)": None,
+        "[x](../src/c.py)": None,
+        "![[d.png]]": None,
+    }
