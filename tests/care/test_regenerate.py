@@ -185,6 +185,21 @@ def test_what_no_file_stands_for_is_saved_first_and_named(path: Path, root: Path
     assert run(path, root).backup is None
 
 
+def test_a_page_that_nobody_mentions_any_more_is_nothing_that_was_made_by_hand(
+    path: Path, root: Path
+) -> None:
+    (root / "amalfa.settings.json").write_text('{"dialect": "logseq"}')
+    (root / "note 0.md").write_text("[[Nobody]] #nothing")
+    run(path, root)
+    with ResonanceDB(path) as db:
+        assert {"[[nobody]]", "[[nothing]]"} < {node.id for node in db.get_nodes(type="page")}
+    (root / "note 0.md").write_text("")
+    report = run(path, root)
+    assert (report.backup, report.notes) == (None, ())
+    with ResonanceDB(path) as db:
+        assert db.get_node("[[nobody]]") is None
+
+
 def test_readers_keep_what_they_read(path: Path, root: Path) -> None:
     run(path, root)
     with ResonanceDB(path) as reader, reader.snapshot():

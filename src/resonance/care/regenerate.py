@@ -35,12 +35,12 @@ from resonance.vault.report import IngestReport
 from resonance.vault.settings import DEFAULT_DATABASE, VaultSettings
 from resonance.words import counted, some
 
-# Nodes of the live database that neither a file nor a section of one nor a tag accounts for.
+# Nodes of the live database that no file, section, tag or page without a file accounts for.
 _STRAY_NODES = """
 SELECT count(*) FROM live.nodes AS old
 WHERE NOT EXISTS (SELECT 1 FROM live.files WHERE files.node = old.id)
   AND NOT EXISTS (SELECT 1 FROM live.sections WHERE sections.node = old.id)
-  AND NOT (old.type IS 'tag' AND old.layer IS 'tag')
+  AND NOT (old.layer IS old.type AND coalesce(old.type IN ('tag', 'page'), 0))
   AND NOT EXISTS (SELECT 1 FROM main.nodes WHERE nodes.id = old.id)
 """
 
