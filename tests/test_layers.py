@@ -22,6 +22,7 @@ ORDER = """
     search
     arrow bulk matrix rebuild stats
     database
+    aio
     vault
     care
     cli
@@ -31,6 +32,7 @@ ORDER = """
 # What leads upwards all the same: imported when a function runs, not before.
 DOORS = {
     ("factory", "care.health"): "DatabaseFactory.perform_health_check is the contract's name for it",
+    ("database", "vault.embed"): "db.search_hybrid() asks the model whose vectors are stored",
     ("database", "vault.hydrate"): "db.content() reads from the vault",
     ("database", "care.digest"): "db.digest() is part of looking after a database",
     ("model", "arrow"): "an EmbeddingMatrix can be handed out as Arrow",

@@ -25,6 +25,7 @@ from resonance.model import (
     Edge,
     EmbeddingMatrix,
     EmberState,
+    FloatArray,
     HistoryEntry,
     Hit,
     Hits,
@@ -40,6 +41,7 @@ from resonance.model import (
 )
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.rows import NODE_COLUMNS
+from resonance.search import hybrid
 from resonance.search import text as fulltext
 from resonance.search.backend import Backend, Backends
 from resonance.search.exact import GroupBy, Memory, Options, Question, search
@@ -51,6 +53,8 @@ from resonance.stats import read_stats
 
 if TYPE_CHECKING:
     import pyarrow
+
+    from resonance.vault.embed import Embedder
 
 _WITHOUT_EMBEDDING = tuple(name for name in NODE_COLUMNS if name != "embedding")
 
@@ -99,6 +103,7 @@ class ResonanceDB:
         )
         self._index = VectorIndex(self._session)
         self._backends = Backends(self._session)
+        self._embedder: Embedder | None = None
 
     # --- single rows ----------------------------------------------------------------------------
 
@@ -497,7 +502,7 @@ class ResonanceDB:
         found = search(self._session, index, question, memory, explain)
         if hydrate is False:
             return found
-        return self._hydrated(found, "flag" if hydrate is True else hydrate)
+        return self.hydrate(found, hydrate)
 
     def search_text(
         self,
@@ -509,6 +514,7 @@ class ResonanceDB:
         layer: str | None = None,
         ids: Iterable[str] | None = None,
         where: Where | None = None,
+        group_by: GroupBy | None = None,
         hydrate: bool | ContentPolicy = False,
     ) -> Hits:
         """The ``k`` best nodes for the words of a text, by BM25; ties are ordered by id.
@@ -518,18 +524,79 @@ class ResonanceDB:
         marks"`` must occur as it is: that is all the syntax there is, any other character is text.
 
         Args:
-            domain, type, layer, ids, where: only nodes that match, as for :meth:`search`.
-            hydrate: as for :meth:`search`.
+            domain, type, layer, ids, where, group_by, hydrate: as for :meth:`search`.
 
         Raises:
             TextSearchError: no text has been indexed, or this engine cannot; says what to do.
         """
         chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
         with self._session.snapshot() as connection:
-            found = fulltext.search_text(connection, text, k, chosen)
+            found = fulltext.search_text(connection, text, k, chosen, group_by)
         if hydrate is not False:
-            found[:] = self._hydrated(found, "flag" if hydrate is True else hydrate)
+            self.hydrate(found, hydrate)
         return found
+
+    def search_hybrid(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        vector: hybrid.Vector = None,
+        k0: float = 60.0,
+        weights: Mapping[str, float] | None = None,
+        candidates: int = 100,
+        rerank: hybrid.Reranker | None = None,
+        hydrate: bool | ContentPolicy = False,
+        **conditions: Unpack[hybrid.Conditions],
+    ) -> Hits:
+        """The ``k`` best nodes by meaning and by words together, fused by reciprocal rank.
+
+        Each list is asked for its ``candidates`` best; a node scores ``weight / (k0 + rank)`` in each
+        list that holds it. ``hit.ranks`` tells rank and score in each; ties are ordered by id.
+
+        Args:
+            vector: the vector of the text, or a function that makes it; None for the model whose
+                vectors are stored.
+            weights: of ``"vector"`` and ``"text"``; 1 where none is given.
+            candidates: how many of each list are fused, ``k`` at least.
+            rerank: called with the text and the fused hits; returns a score for each, or the hits in
+                their new order. What it raises is raised. With ``hydrate`` the hits carry their text.
+            conditions: ``domain``, ``type``, ``layer``, ``ids``, ``where``, ``group_by``, as for
+                :meth:`search`.
+
+        Returns:
+            :class:`Hits`. ``lists`` says which lists there were, ``notes`` why one is missing (no model,
+            no vectors, no text index), ``reranked`` whether a reranker was asked.
+
+        Raises:
+            TextSearchError: there is neither list.
+            EmbeddingError: the vector that was given is not one of this space.
+        """
+        return hybrid.search_hybrid(
+            self,
+            text,
+            k,
+            vector=vector,
+            k0=k0,
+            weights=weights,
+            candidates=candidates,
+            reranker=rerank,
+            hydrate=hydrate,
+            conditions=conditions,
+        )
+
+    def embed_question(self, text: str) -> FloatArray:
+        """The vector of a text, by the model whose vectors are stored.
+
+        Raises:
+            EmbedderError: there are no vectors, the model is not here, or it knows no word of the text.
+        """
+        from resonance.vault.embed import embedder_of, question_vector
+
+        embedder = self._embedder
+        if embedder is None or embedder.space != self.space:
+            self._embedder = embedder = embedder_of(self)
+        return question_vector(embedder, text)
 
     def why_not(self, id: str, query: Any, k: int = 10, **conditions: Any) -> WhyNot:
         """Why a search with these arguments does not find a node, or at which rank it does.
@@ -540,11 +607,17 @@ class ResonanceDB:
         """
         return why_not(self._session, id, query, k, conditions)
 
-    def _hydrated(self, found: Any, policy: ContentPolicy) -> Any:
-        """Hits, or lists of hits, with their contents."""
+    def hydrate(self, found: Any, policy: ContentPolicy | Literal[True] = "flag") -> Any:
+        """Give hits their contents, in place; returns them.
+
+        Args:
+            found: :class:`Hits`, or a list of them.
+            policy: as :meth:`content_many` takes it; True for ``"flag"``.
+        """
         answers: list[Hits] = [found] if isinstance(found, Hits) else found
         ids = list(dict.fromkeys(hit.section or hit.id for hits in answers for hit in hits))
-        contents = {content.id: content for content in self.content_many(ids, policy=policy)}
+        read = self.content_many(ids, policy="flag" if policy is True else policy)
+        contents = {content.id: content for content in read}
         for hits in answers:
             hits[:] = [
                 hit._replace(content=contents[node])

@@ -12,7 +12,6 @@ import typer
 from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, safe
 from resonance.cli.place import Database, Json, Model, Root, RootOption
-from resonance.cli.questions import embedder_of
 from resonance.cli.vault import Exclude, Sources
 from resonance.cli.vault import shown_progress as progress_bar
 from resonance.database import ResonanceDB
@@ -107,11 +106,12 @@ def verify(
     with answering(as_json) as answer:
         from resonance.care.verify import open_untouched
         from resonance.care.verify import verify as compare
+        from resonance.vault.embed import embedder_of
 
         where = place.find(root, root_option, database, sources=source, exclude=exclude, model=model)
         with open_untouched(where.database, where.root) as db:
             settings = place.settings_for(db, where)
-            embedder = embedder_of(db, where, model) if vectors else None
+            embedder = embedder_of(db, where.settings, asked=model) if vectors else None
             with progress_bar(answer) as progress:
                 found = compare(db, settings, embedder=embedder, progress=progress)
         if as_json:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -15,16 +15,21 @@ import typer
 from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, one_line, safe
 from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
-from resonance.errors import ContentError, EmbedderError, SettingsError, UnknownNodeError
-from resonance.model import Hit, Link, LinkState, Node
+from resonance.errors import ContentError, SettingsError, UnknownNodeError
+from resonance.model import Hit, Hits, Link, LinkState, Node
 from resonance.words import counted
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
-    from resonance.vault.embed import Embedder
 
-# Spaces whose vectors came without the name of their model.
-_NAMELESS = frozenset({"unnamed", "unknown"})
+
+class Mode(StrEnum):
+    """What a search goes by."""
+
+    vector = "vector"
+    text = "text"
+    hybrid = "hybrid"
+
 
 NodeId = Annotated[str, typer.Argument(metavar="ID", help="A node: its id, its path, or its title.")]
 Count = Annotated[int, typer.Option("-k", "--count", min=1, help="How many.")]
@@ -36,24 +41,29 @@ def search(
     type: Annotated[
         str | None, typer.Option("--type", help="Only notes of this type.", show_default=False)
     ] = None,
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="By meaning, by words, or both as far as they are there.")
+    ] = Mode.hybrid,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell the rank in each list.")] = False,
     root: RootOption = None,
     database: Database = None,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
-    """Find the notes nearest in meaning, each once, with the section that comes nearest."""
+    """Find notes by meaning and by words, each once, with the section that fits best."""
     with answering(as_json) as answer:
         where = place.find(None, root, database, model=model)
         with place.open_for_reading(where) as db:
-            embedder = embedder_of(db, where, model)
-            hits = db.search(_vector(embedder, text), count, type=type, group_by="document")
+            hits = _hits(db, where, text, count, mode, model, type)
             found = [_found(db, hit) for hit in hits]
             if answer.on_terminal:
                 _show_hits(answer, db, found)
         if as_json:
-            answer.document([each.document() for each in found])
-            return
-        if not answer.on_terminal:
+            told = [each.document() for each in found]
+            answer.document(
+                told if not explain else [t | _ranks(f.hit) for t, f in zip(told, found, strict=True)]
+            )
+        elif not answer.on_terminal:
             answer.table(
                 ("score", "id", "title", "path", "state", "heading"),
                 [
@@ -68,8 +78,35 @@ def search(
                     for each in found
                 ],
             )
-        if not found:
+        for note in hits.notes:
+            answer.note(note)
+        if not found and not as_json:
             answer.note("nothing found")
+
+
+def _hits(
+    db: ResonanceDB, where: Place, text: str, count: int, mode: Mode, model: str | None, type: str | None
+) -> Hits:
+    """One hit a note. A model that was asked for must be there; of one that was not, a note tells."""
+    from resonance.vault.embed import embedder_of, question_vector
+
+    if mode is Mode.text:
+        return db.search_text(text, count, type=type, group_by="document")
+    if mode is Mode.vector or model is not None:
+        vector = question_vector(embedder_of(db, where.settings, asked=model), text)
+        if mode is Mode.vector:
+            return db.search(vector, count, type=type, group_by="document")
+        return db.search_hybrid(text, count, vector=vector, type=type, group_by="document")
+
+    def embedded(asked: str) -> Any:
+        return question_vector(embedder_of(db, where.settings), asked)
+
+    return db.search_hybrid(text, count, vector=embedded, type=type, group_by="document")
+
+
+def _ranks(hit: Hit) -> dict[str, Any]:
+    ranks = {name: rank._asdict() for name, rank in (hit.ranks or {}).items()}
+    return {"ranks": ranks}
 
 
 def read(
@@ -235,48 +272,6 @@ def _close(db: ResonanceDB, text: str) -> list[str]:
             names.setdefault(title.casefold(), node_id)
     near = difflib.get_close_matches(text.casefold(), names, n=6, cutoff=0.6)
     return list(dict.fromkeys(names[name] for name in near))[:3]
-
-
-# --- the model ----------------------------------------------------------------------------------------
-
-
-def embedder_of(db: ResonanceDB, where: Place, asked: str | None) -> Embedder:
-    """The model whose space the vectors belong to.
-
-    Raises:
-        EmbedderError: there are no vectors, or the model cannot be had.
-    """
-    from resonance.vault.embed import choose_embedder
-
-    space = db.space
-    if space is None or not db.query("SELECT 1 FROM nodes WHERE embedding IS NOT NULL LIMIT 1"):
-        raise EmbedderError(
-            f"{db.path} holds no vectors, so there is no search by meaning; `resonance ingest` makes them"
-        )
-    why = None
-    for name in dict.fromkeys((where.settings.model, None if asked else space.name)):
-        settings = dataclasses.replace(where.settings, model=name, dims=None)
-        embedder, why = choose_embedder(settings)
-        if embedder is None:
-            continue
-        nameless = space.name in _NAMELESS and asked is not None and embedder.space.dims == space.dims
-        if embedder.space == space or nameless:
-            return embedder
-        why = f"this model is {embedder.space.name}, revision {embedder.space.revision or 'unknown'}"
-    revision = f", revision {space.revision}" if space.revision else ""
-    raise EmbedderError(
-        f"the vectors of {db.path} are by {space.name} ({space.dims} dimensions{revision}), which is not "
-        f"here: {why}. Name it with --model, or make the vectors anew with `resonance ingest`"
-    )
-
-
-def _vector(embedder: Embedder, text: str) -> Any:
-    from resonance.vault.embed import checked_embed
-
-    vector = checked_embed(embedder, [text])[0]
-    if not vector.any():
-        raise EmbedderError(f"{embedder.space.name} knows no word of {text!r}; ask in other words")
-    return vector
 
 
 # --- what is told -------------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ import numpy as np
 from resonance._core import Connection, engine
 from resonance.errors import InputError, TextSearchError
 from resonance.factory import SAFE_SQLITE, engine_number
-from resonance.model import Hit, Hits, Text
+from resonance.model import Hits, Text
 from resonance.search import tokens
+from resonance.search.exact import GroupBy
+from resonance.search.exact import _named as named
 from resonance.search.filters import Filter
 
 WEIGHTS = (8.0, 6.0, 3.0, 1.0)
@@ -30,6 +32,16 @@ CREATE VIRTUAL TABLE text_index USING fts5(
     title, names, headings, body, content='', contentless_delete=1, tokenize="{tokens.TOKENIZER}")
 """
 _RULES = "text.rules"
+_WEIGHTS = ", ".join(str(weight) for weight in WEIGHTS)
+# The rows to answer with: of nodes, or of the best of each document and its sections.
+_BEST = {
+    False: "SELECT nodes.rowid, found.score FROM found JOIN texts ON texts.key = found.key "
+    "JOIN nodes ON nodes.id = texts.node ORDER BY found.score DESC, nodes.id LIMIT ?",
+    True: "SELECT number, score FROM (SELECT nodes.rowid AS number, max(found.score) AS score, "
+    "coalesce(sections.document, nodes.id) AS document FROM found JOIN texts ON texts.key = found.key "
+    "JOIN nodes ON nodes.id = texts.node LEFT JOIN sections ON sections.node = nodes.id GROUP BY document) "
+    "ORDER BY score DESC, document LIMIT ?",
+}
 _IN = "(SELECT value FROM json_each(?))"
 
 
@@ -187,25 +199,31 @@ def sweep(writer: Connection) -> None:
 # --- asking ---------------------------------------------------------------------------------------
 
 
-def search_text(connection: Connection, text: str, k: int, chosen: Filter) -> Hits:
-    """The best ``k`` nodes for a text; see ``ResonanceDB.search_text``."""
+def search_text(
+    connection: Connection, text: str, k: int, chosen: Filter, group_by: GroupBy | None = None
+) -> Hits:
+    """The best ``k`` nodes for a text, or the best documents; see ``ResonanceDB.search_text``."""
     if not isinstance(text, str):
         raise InputError(f"text={text!r:.60}; give a str")
     k = _count(k)
+    if group_by not in (None, "document"):
+        raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
+    grouped = group_by is not None
     if (why := missing(connection)) is not None:
         raise TextSearchError(f"{connection.path}: {why}")
     asked = tokens.question(text)
-    notes = []
+    hits = Hits()
+    hits.lists = ("text",)
     if asked.dropped:
-        notes.append(f"the text is long: {asked.dropped:,} of its words were left out")
+        hits.notes = (f"the text is long: {asked.dropped:,} of its words were left out",)
     if asked.any is None or not k:
-        return _answer([], notes)
+        return hits
     conditions, values = ["text_index MATCH ?"], [asked.any]
     if asked.all != (asked.any,):
         for phrase in asked.all:
             conditions.append("+rowid IN (SELECT rowid FROM text_index WHERE text_index MATCH ?)")
             values.append(phrase)
-    where, filtered = chosen.sql()
+    where, filtered = (chosen.of_documents() if grouped else chosen).sql()
     if where != "1":
         # The plus keeps SQLite from asking the index once for each node.
         conditions.append(
@@ -214,18 +232,11 @@ def search_text(connection: Connection, text: str, k: int, chosen: Filter) -> Hi
         values += filtered
     found = connection.execute(
         f"WITH found AS MATERIALIZED (SELECT rowid AS key, -bm25(text_index, {_WEIGHTS}) AS score "
-        f"FROM text_index WHERE {' AND '.join(conditions)}) "
-        f"SELECT nodes.id, found.score, nodes.title, files.path FROM found "
-        f"JOIN texts ON texts.key = found.key JOIN nodes ON nodes.id = texts.node "
-        f"LEFT JOIN files ON files.node = nodes.id ORDER BY found.score DESC, nodes.id LIMIT ?",
+        f"FROM text_index WHERE {' AND '.join(conditions)}) {_BEST[grouped]}",
         (*values, k),
     )
-    return _answer([Hit(*row) for row in found], notes)
-
-
-def _answer(found: Iterable[Hit], notes: Iterable[str]) -> Hits:
-    hits = Hits(found)
-    hits.lists, hits.notes = ("text",), tuple(notes)
+    rowids, scores = zip(*found, strict=True) if found else ((), ())
+    hits[:] = named(connection, np.array(rowids, np.int64), np.array(scores, np.float64), grouped)
     return hits
 
 
@@ -238,6 +249,3 @@ def _count(k: object) -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
         raise InputError(f"k={k!r}; give a whole number, 0 or more")
     return int(k)
-
-
-_WEIGHTS = ", ".join(str(weight) for weight in WEIGHTS)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from resonance.errors import EmbedderError
+from resonance.errors import EmbedderError, SettingsError
 from resonance.model import FloatArray, Space
 from resonance.vault import model as default_model
-from resonance.vault.settings import VaultSettings
+from resonance.vault.settings import VaultSettings, load_settings
+
+if TYPE_CHECKING:
+    from resonance.database import ResonanceDB
 
 NO_MODEL = "none"
 
@@ -179,3 +183,60 @@ def _model2vec(folder: Path, name: str | None = None) -> Embedder:
 def _kept(folder: Path, name: str | None, _version: tuple[int, ...]) -> Embedder:
     """A model, kept for whoever asks for the same one next: loading takes longer than embedding a note."""
     return Model2VecEmbedder(folder, name)
+
+
+# --- questions ----------------------------------------------------------------------------------------
+
+# Spaces whose vectors came without the name of their model.
+_NAMELESS = frozenset({"unnamed", "unknown"})
+
+
+def embedder_of(
+    db: ResonanceDB, settings: VaultSettings | None = None, *, asked: str | None = None
+) -> Embedder:
+    """The model whose space the vectors of a database belong to.
+
+    Args:
+        settings: those of its vault; None to read them there.
+        asked: the model that somebody named, which is then not replaced by another.
+
+    Raises:
+        EmbedderError: there are no vectors, or the model cannot be had.
+    """
+    space = db.space
+    if space is None or not db.query("SELECT 1 FROM nodes WHERE embedding IS NOT NULL LIMIT 1"):
+        raise EmbedderError(
+            f"{db.path} holds no vectors, so there is no search by meaning; `resonance ingest` makes them"
+        )
+    if settings is None:
+        root = db.root
+        try:
+            settings = load_settings(root or Path())
+        except SettingsError:
+            settings = VaultSettings(root or Path())
+    why = None
+    for name in dict.fromkeys((settings.model, None if asked else space.name)):
+        embedder, why = choose_embedder(dataclasses.replace(settings, model=name, dims=None))
+        if embedder is None:
+            continue
+        nameless = space.name in _NAMELESS and asked is not None and embedder.space.dims == space.dims
+        if embedder.space == space or nameless:
+            return embedder
+        why = f"this model is {embedder.space.name}, revision {embedder.space.revision or 'unknown'}"
+    revision = f", revision {space.revision}" if space.revision else ""
+    raise EmbedderError(
+        f"the vectors of {db.path} are by {space.name} ({space.dims} dimensions{revision}), which is not "
+        f"here: {why}. Name it with --model, or make the vectors anew with `resonance ingest`"
+    )
+
+
+def question_vector(embedder: Embedder, text: str) -> FloatArray:
+    """The vector of a question, shape (d,).
+
+    Raises:
+        EmbedderError: the model has nothing to say about it.
+    """
+    vector: FloatArray = checked_embed(embedder, [text])[0]
+    if not vector.any():
+        raise EmbedderError(f"{embedder.space.name} knows no word of {text[:60]!r}; ask in other words")
+    return vector
