@@ -14,7 +14,7 @@ HIT = {"id", "score", "title", "path", "state", "section", "heading", "span"}
 
 
 def test_search_answers_a_list_of_hits(run: Run, made: Path, model: Path) -> None:
-    result = run("search", "pear", "-k", 3, "--root", made, "--model", model, "--json")
+    result = run("search", "pear", "-k", 3, "--mode", "vector", "--root", made, "--model", model, "--json")
     assert result.code == 0, result
     hits = result.json
     assert [hit["id"] for hit in hits] == ["food-pear", "fruit", "food-apple"]
@@ -57,7 +57,7 @@ def test_a_node_without_a_file_has_no_state(run: Run, made: Path, model: Path) -
 
 
 def test_search_without_a_database_or_a_model(run: Run, made: Path) -> None:
-    wrong = run("search", "fruit", "--root", made, "--json")
+    wrong = run("search", "fruit", "--mode", "vector", "--root", made, "--json")
     assert wrong.code == 2
     assert wrong.json["error"]["type"] == "EmbedderError"
     assert "five-words" in wrong.json["error"]["message"]
@@ -267,3 +267,24 @@ def test_explore_without_the_hubs(run: Run, marked: Path) -> None:
         other["id"]
         for other in run("explore", "b", "--root", marked, "--max-degree", 3, "--json").json["outgoing"]
     } == {"hub", "a"}
+
+
+def test_search_by_words_by_meaning_and_by_both(run: Run, made: Path, model: Path) -> None:
+    arguments = ("search", "pear", "--root", made, "--json")
+    words = run(*arguments, "--mode", "text")
+    assert words.json[0]["id"] == "food-pear"
+    assert words.err == ""
+    both = run(*arguments, "--model", model, "--explain").json
+    assert both[0]["id"] == "food-pear"
+    assert both[0]["ranks"]["text"]["rank"] == both[0]["ranks"]["vector"]["rank"] == 1
+    assert both[0]["score"] == pytest.approx(2 / 61)
+
+
+def test_without_a_model_words_work_alone_and_people_are_told(run: Run, made: Path, model: Path) -> None:
+    result = run("search", "pear", "--root", made, "--json")
+    assert result.code == 0
+    assert result.json[0]["id"] == "food-pear"
+    assert "no list by meaning" in result.err
+    assert "five-words" in result.err
+    # A model that was named is not done without.
+    assert run("search", "pear", "--root", made, "--model", made / "no-model").code == 2

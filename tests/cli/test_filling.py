@@ -100,7 +100,7 @@ def test_problems_are_named_and_make_the_exit_code_1(run: Run, vault: Path) -> N
 def test_without_vectors(run: Run, vault: Path) -> None:
     report = run("init", vault, "--no-embed", "--json").json
     assert (report["vectors"], report["embedding"]) == (0, None)
-    result = run("search", "apple", "--root", vault)
+    result = run("search", "apple", "--mode", "vector", "--root", vault)
     assert result.code == 2
     assert "holds no vectors" in result.err
 
