@@ -347,6 +347,24 @@ def test_vectors_that_are_not_sound_are_made_anew(path: Path, root: Path) -> Non
     assert graph(path) == made
 
 
+def test_a_vector_that_is_not_that_of_its_text_is_only_made_anew_when_asked(path: Path, root: Path) -> None:
+    run(path, root)
+    made = graph(path)
+    with ResonanceDB(path) as db, db.transaction() as writer:
+        writer.execute(
+            "UPDATE nodes SET embedding = (SELECT embedding FROM nodes WHERE id = 'note-2') "
+            "WHERE id = 'note-1'"
+        )
+    run(path, root)
+    assert graph(path) != made, "the negative control: equal texts keep their vectors"
+    again = CountingEmbedder()
+    run(path, root, embedder=again, reembed=True)
+    assert (again.texts, graph(path)) == (12, made)
+    with pytest.raises(EmbedderError, match="nothing was changed"):
+        run(path, root, embedder=None, reembed=True)
+    assert graph(path) == made
+
+
 def test_another_programs_database_is_left_alone(path: Path, root: Path) -> None:
     with Connection(path) as connection:
         connection.execute("CREATE TABLE orders (x)")

@@ -23,7 +23,7 @@ from resonance.backup import BackupReport, backup_connection, backup_name
 from resonance.care import stored
 from resonance.care.digest import digest
 from resonance.database import ResonanceDB
-from resonance.errors import BrakeError, CorruptDatabaseError, RegenerateError
+from resonance.errors import BrakeError, CorruptDatabaseError, EmbedderError, RegenerateError
 from resonance.factory import PAGE_SIZE, DatabaseFactory
 from resonance.history import History
 from resonance.model import Space
@@ -91,6 +91,7 @@ def regenerate(
     embedder: Embedder | None = None,
     progress: Progress | None = None,
     yes: bool = False,
+    reembed: bool = False,
 ) -> Regeneration:
     """Build ``database`` anew from its vault; make it if it is missing.
 
@@ -102,6 +103,7 @@ def regenerate(
         embedder: the model to embed with; None for the one the settings ask for, if it is here.
         progress: called now and then with (what, done, total).
         yes: go on even if the vault has lost many of the notes that the database knows.
+        reembed: embed every text again, instead of taking over the vectors of those that are the same.
 
     Raises:
         BrakeError: the vault is empty, could not be read in full, or has lost more than a quarter of
@@ -109,6 +111,7 @@ def regenerate(
         NotADatabaseError: the file is another program's; it was left alone.
         CorruptDatabaseError: the file is damaged; it was left alone.
         RegenerateError: the new database did not pass its check. Nothing was changed.
+        EmbedderError: the embedder failed, or there is none to ``reembed`` with. Nothing was changed.
     """
     started = time.monotonic()
     path = Path(database).absolute()
@@ -122,7 +125,9 @@ def regenerate(
         with ResonanceDB(
             fresh_path, scratch=True, page_size=PAGE_SIZE if live is None else live.page_size
         ) as fresh:
-            report = _build(fresh, settings, embedder, progress, live)
+            report = _build(fresh, settings, embedder, progress, None if reembed else live)
+            if reembed and report.embedding is None:
+                raise EmbedderError(f"nothing was embedded, and nothing was changed: {report.embedding_note}")
             if live is not None and not yes:
                 _brake(live, fresh, settings, report)
             _check(fresh, report)

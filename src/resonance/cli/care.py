@@ -130,9 +130,10 @@ def _show_differences(answer: Answer, found: Verification) -> None:
     )
     if found.differences:
         answer.line() if answer.on_terminal else None
+        again = " --reembed" if any(each.kind == "vector" for each in found.differences) else ""
         answer.note(
             f"{counted(len(found.differences), 'difference')}; `resonance ingest` brings files up to "
-            f"date, `resonance init` builds everything anew"
+            f"date, `resonance init{again}` builds everything anew"
         )
         return
     answer.facts(

@@ -54,6 +54,9 @@ def init(
     exclude: Exclude = None,
     model: Model = None,
     no_embed: NoEmbed = False,
+    reembed: Annotated[
+        bool, typer.Option("--reembed", help="Make every vector again, even of texts that are the same.")
+    ] = False,
     max_loss: MaxLoss = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -82,7 +85,14 @@ def init(
                 place.require_same_root(db, where)
         embedder, why = find_embedder(where, fetch=True)
         with shown_progress(answer) as progress:
-            report = regenerate(where.database, where.settings, embedder=embedder, progress=progress, yes=yes)
+            report = regenerate(
+                where.database,
+                where.settings,
+                embedder=embedder,
+                progress=progress,
+                yes=yes,
+                reembed=reembed,
+            )
         _answer(answer, where, report, why)
 
 
