@@ -155,6 +155,21 @@ def damaged(path: Path) -> None:
     path.write_bytes(data)
 
 
+def out_of_step(path: Path) -> None:
+    """An index that knows a row by another type than it has."""
+    with Connection(path, create=False) as connection:
+        connection.execute("UPDATE nodes SET type = 'typed' WHERE id = 'n1'")
+        page = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'idx_nodes_type'")[0][0]
+        size = connection.execute("PRAGMA page_size")[0][0]
+    data = bytearray(path.read_bytes())
+    index = slice((page - 1) * size, page * size)
+    assert data[index].count(b"typed") == 1
+    data[index] = data[index].replace(b"typed", b"typEd")
+    path.write_bytes(data)
+    with Connection(path, create=False) as connection:
+        assert connection.execute("PRAGMA quick_check") == [("ok",)]
+
+
 def dangling(path: Path) -> None:
     with Connection(path, create=False) as connection:
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -179,6 +194,7 @@ BAD = {
     "a text": (lambda path: path.write_text("no database" * 1000), NotADatabaseError, "not a database"),
     "cut off": (lambda path: os.truncate(path, path.stat().st_size // 2), BackupError, "damaged"),
     "damaged": (damaged, BackupError, "damaged"),
+    "with an index out of step": (out_of_step, BackupError, "damaged"),
     "with references to nothing": (dangling, BackupError, "broken reference"),
     "of a newer version": (newer, SchemaTooNewError, "upgrade"),
     "another program's": (foreign, NotADatabaseError, "another program"),

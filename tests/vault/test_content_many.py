@@ -146,6 +146,23 @@ def test_refresh_without_the_model_leaves_no_vector_of_the_old_text(make_vault: 
     assert dump(vault.db) == dump(fresh.db)
 
 
+def test_refresh_does_not_put_another_model_in_the_place_of_the_one_there_was(
+    make_vault: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = make_vault({"a.md": "old", "b.md": "b"})
+    vault.options = {}
+    vault.ingest(embedder=hash_embedder())
+    for name, kept in (("other", [1, 0]), ("by-hash", [0, 0])):
+        vault.write({"a.md": f"new, by {name}"})
+        monkeypatch.setattr(
+            module, "choose_embedder", lambda settings, name=name: (hash_embedder(name), None)
+        )
+        assert vault.db.content("a", policy="refresh").state == "fresh"
+        nulls = vault.db.query("SELECT embedding IS NULL FROM nodes ORDER BY id")
+        assert [null for (null,) in nulls] == kept
+        assert vault.db.space == hash_embedder().space
+
+
 def test_refresh_of_a_note_that_cannot_be_parsed_says_that_it_has_changed(make_vault: Make) -> None:
     vault = make_vault({"a.md": "a"})
     vault.ingest()
