@@ -408,7 +408,8 @@ class _Run:
         settled = self.before.get("vault.resolved") == signature
         if self.documents or not settled:
             every = not settled and len(self.documents) < len(self.picture.ids)
-            relink(self.db, names.resolver(), self.documents, every=every, progress=self.progress)
+            resolver = self.picture.resolves(names, signature)
+            relink(self.db, resolver, self.documents, every=every, progress=self.progress)
         ledger.drop_unused_tags(self.db)
         tombstones.expire(self.db)
         self.store.set_properties({**told, "vault.rules": self.rules, "vault.resolved": signature})

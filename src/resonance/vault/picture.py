@@ -10,6 +10,8 @@ from resonance.vault.ids import assign_ids
 from resonance.vault.scan import FoundFile, Scan
 
 if TYPE_CHECKING:
+    from resonance.vault.ledger import Names
+    from resonance.vault.resolve import Resolver
     from resonance.vault.store import KnownFile
 
 
@@ -23,6 +25,7 @@ class Picture:
         ids: the id of every path of a note, on disk or known.
         renamed: paths whose id has changed since the last look, or may have.
         seen: whether the whole vault was looked at.
+        resolver: what resolved links the last time, and the signature of the names it knows.
     """
 
     known: dict[str, KnownFile]
@@ -32,6 +35,7 @@ class Picture:
     ids: dict[str, str] = field(default_factory=dict)
     renamed: Set[str] = frozenset()
     seen: bool = False
+    resolver: tuple[str, Resolver] | None = None
 
     def replace(self, found: Scan) -> None:
         """Take up a look at the whole vault."""
@@ -65,3 +69,9 @@ class Picture:
         before, self.ids = self.ids, assign_ids(paths)
         self.renamed = {path for path, node in self.ids.items() if before.get(path) != node}
         return self.ids
+
+    def resolves(self, names: Names, signature: str) -> Resolver:
+        """What resolves links by these names: the last one, if the names are the same."""
+        if self.resolver is None or self.resolver[0] != signature:
+            self.resolver = signature, names.resolver()
+        return self.resolver[1]
