@@ -396,6 +396,22 @@ def test_what_another_process_wrote_is_seen(make_vault: Make) -> None:
     vault.write({"a.md": "[[c]]"})
     keeper.ingest(["a.md"])
     assert vault.edges() == {("a", "c", "CITES"), ("c", "a", "CITES")}
+    vault.write({"d.md": ""})
+    with resonance.ResonanceDB(vault.db.path) as other:
+        ingest(other, vault.settings)
+    vault.remove("d.md")
+    assert keeper.ingest(["d.md"]).removed == 1
+
+
+def test_a_folder_that_goes_gives_its_ids_free(make_vault: Make) -> None:
+    vault = make_vault({"x/a b.md": "1", "x-a-b.md": "2", "x/p.png": "", "b.md": "[[x/p.png]]"})
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    keeper.ingest()
+    assert "x-a-b" not in vault.ids().values()
+    shutil.rmtree(vault.root / "x")
+    keeper.ingest(["x"])
+    assert vault.ids() == {"x-a-b.md": "x-a-b", "b.md": "b"}
+    assert dump(vault.db) == from_scratch(vault)
 
 
 # --- a vault that moves -------------------------------------------------------------------------------

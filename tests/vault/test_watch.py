@@ -17,6 +17,7 @@ import pytest
 from vaults import Files, Vault, dump, write
 
 import resonance
+from resonance.vault import watch as watching_module
 from resonance.vault.ingest import Keeper
 from support import integrity
 
@@ -196,6 +197,38 @@ def test_a_note_that_is_saved_is_indexed_and_never_lost(
         assert db.get_history("note", action="delete") == []
         assert [link.state for link in db.links(source="other")] == ["resolved"]
     assert watcher.paths() == {"note.md", "other.md"}
+
+
+def test_a_note_that_vanishes_is_given_time_to_come_back(
+    make_vault: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = make_vault({"note.md": "before", "other.md": "[[note]]"})
+    monkeypatch.setattr(watching_module, "GRACE_MS", PATIENCE * 1000)
+    monkeypatch.setattr(watching_module, "_LONGEST_GRACE", PATIENCE)
+    waiting, told, stop = threading.Event(), queue.Queue[Any](), threading.Event()
+    wait = watching_module._Watch._await_return
+
+    def await_return(watch: Any, source: Any, paths: set[str]) -> None:
+        waiting.set()
+        wait(watch, source, paths)
+
+    monkeypatch.setattr(watching_module._Watch, "_await_return", await_return)
+    thread = threading.Thread(
+        target=watching_module.watch,
+        args=(vault.db, vault.settings),
+        kwargs={"listener": lambda event, **facts: told.put((event, facts)), "stop": stop},
+    )
+    thread.start()
+    assert told.get(timeout=PATIENCE)[0] == "ready"
+    vault.remove("note.md")
+    assert waiting.wait(PATIENCE)
+    vault.write({"note.md": "after"})
+    event, facts = told.get(timeout=PATIENCE)
+    stop.set()
+    thread.join(PATIENCE)
+    assert (event, facts["paths"]) == ("ingest", ["note.md"])
+    assert (facts["report"].indexed, facts["report"].removed) == (1, 0)
+    assert vault.db.get_history(action="delete") == []
 
 
 # --- what people do ---------------------------------------------------------------------------------
