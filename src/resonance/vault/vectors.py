@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Vector = FloatArray | None
 
+_WORTH_A_LOOK = 64
+"""From so many texts on it is worth to see first whether there are any vectors."""
+
 
 class NoteVectors(NamedTuple):
     """The vectors of a note and of its sections, in their order; None where there is none to be had."""
@@ -66,6 +69,7 @@ class Vectors:
         # Vectors of a model nobody named give way only to one that somebody did.
         self._asked = embedder is not None or settings.model is not None or replace
         self._model = settings.model or "default"
+        self._any_stored: bool | None = None
         found = db.query("SELECT value FROM properties WHERE key = 'vault.vectors'")
         self._stored_signature: str = found[0][0] if found else ""
         told = json.loads(self._stored_signature or "{}")
@@ -100,7 +104,8 @@ class Vectors:
             if not sections:
                 texts[note.body_hash] = note
         known: dict[str, FloatArray] = {t: v for t, v in self._saved.items() if t in texts}
-        known |= _of_texts(self.db, [text for text in texts if text not in known])
+        if len(texts) < _WORTH_A_LOOK or self._had_vectors():
+            known |= _of_texts(self.db, [text for text in texts if text not in known])
         missing = [text for text in texts if text not in known]
         was_complete = self._complete
         embedder = self._load() if missing else None
@@ -112,6 +117,13 @@ class Vectors:
                 missing = [text for text in missing if text not in known]
             known |= _embedded(embedder, {text: texts[text] for text in missing})
         return [_vectors(note, sections, known) for note, sections in notes]
+
+    def _had_vectors(self) -> bool:
+        """Whether there were any when first asked: a new database is not searched once a batch."""
+        if self._any_stored is None:
+            found = self.db.query("SELECT 1 FROM nodes WHERE embedding IS NOT NULL LIMIT 1")
+            self._any_stored = bool(found)
+        return self._any_stored
 
     def pending(self) -> list[str]:
         """Paths of finished notes without a vector, where that is because the model is another one."""
