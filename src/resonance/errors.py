@@ -275,7 +275,7 @@ class SchemaError(ResonanceError):
 
 
 class SchemaTooNewError(SchemaError):
-    """A newer version of Resonance wrote this file; upgrade, or rebuild it with ``resonance init``."""
+    """A newer version of Resonance wrote this file; upgrade, or move it away and run ``resonance init``."""
 
 
 class MigrationError(SchemaError):
