@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS resonance_migrations (
 """
 
 
+_ANEW = "move the file, its -wal and its -shm away and run `resonance init`"
+
+
 class Kind(enum.Enum):
     """What a file turned out to be."""
 
@@ -86,8 +89,7 @@ def identify(connection: Connection) -> Kind:
         if version > len(migrations()):
             raise SchemaTooNewError(
                 f"{connection.path}: its schema is version {version}, this Resonance knows "
-                f"{len(migrations())}; upgrade Resonance, or move the file, its -wal and its -shm away and rebuild "
-                f"with `resonance init`"
+                f"{len(migrations())}; upgrade Resonance, or {_ANEW}"
             )
         return Kind.RESONANCE
     if application == 0 and not tables:
@@ -146,13 +148,12 @@ def pending(connection: Connection) -> list[Migration]:
         if done.get(migration.number) not in (None, migration.sha256):
             raise MigrationError(
                 f"{connection.path}: migration {migration.name} was applied with another content "
-                f"than this package has; install the version that wrote it, or move the file, its -wal and its "
-                f"-shm away and rebuild with `resonance init`"
+                f"than this package has; install the version that wrote it, or {_ANEW}"
             )
     if done and max(done) >= len(migrations()):
         raise SchemaTooNewError(
             f"{connection.path}: has had migration {max(done)}, which this version does not know; "
-            f"upgrade Resonance, or move the file, its -wal and its -shm away and rebuild with `resonance init`"
+            f"upgrade Resonance, or {_ANEW}"
         )
     return [migration for migration in migrations() if migration.number not in done]
 
