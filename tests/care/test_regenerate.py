@@ -32,6 +32,7 @@ from resonance.model import Edge, Space
 from resonance.rebuild import PREFIX
 from resonance.vault.ingest import ingest
 from resonance.vault.settings import load_settings
+from resonance.vault.tombstones import undo
 from support import FIXTURES, Child, Window, contents, dump, integrity
 
 GRAPH = ("nodes", "edges", "spaces")
@@ -137,6 +138,23 @@ def test_the_audit_trail_and_the_state_of_enrichment_are_carried_over(path: Path
         state = db.get_ember_state("note 1.md")
         assert state is not None
         assert state.confidence == 0.5
+
+
+@pytest.mark.parametrize(("model", "vectors"), [("by-hash", 1), ("another", 0)])
+def test_what_was_removed_can_still_be_brought_back(path: Path, root: Path, model: str, vectors: int) -> None:
+    run(path, root)
+    (root / "note 11.md").unlink()
+    with ResonanceDB(path) as db:
+        ingest(db, load_settings(root, database=path), embedder=CountingEmbedder())
+    run(path, root, embedder=CountingEmbedder(model))
+    with ResonanceDB(path) as db:
+        assert db.get_node("note-11") is None
+        undone = undo(db, load_settings(root, database=path))
+        assert (undone.restored, undone.vectors) == (["note 11.md"], vectors)
+        node = db.get_node("note-11")
+        assert node is not None
+        assert (node.embedding is not None) == bool(vectors)
+    assert integrity(path) == [("ok",)]
 
 
 def test_history_of_writes_made_meanwhile_is_not_lost(path: Path, root: Path) -> None:

@@ -64,6 +64,19 @@ WHERE {column} IS NULL AND EXISTS (
 """
 
 
+# What ingests have removed, for undo. Vectors of a space that the new database does not have stay behind.
+_CARRY_REMOVED = """
+INSERT INTO main.tombstones (id, run, removed_at, entity, node, space, embedding, row)
+SELECT old.id, old.run, old.removed_at, old.entity, old.node, here.id,
+       CASE WHEN here.id IS NOT NULL THEN old.embedding END, old.row
+FROM live.tombstones AS old
+LEFT JOIN live.spaces AS there ON there.id = old.space
+LEFT JOIN main.spaces AS here
+       ON here.name = there.name AND here.revision = there.revision AND here.dims = there.dims
+      AND here.normalisation = there.normalisation
+"""
+
+
 @dataclass(slots=True)
 class Regeneration(IngestReport):
     """What a regeneration did.
@@ -95,8 +108,9 @@ def regenerate(
 ) -> Regeneration:
     """Build ``database`` anew from its vault; make it if it is missing.
 
-    Carried over: vectors of texts that are the same, the audit trail, the state of enrichment, and
-    dates and summaries written into the database about notes that have not changed. If there is
+    Carried over: vectors of texts that are the same, the audit trail, the state of enrichment, what
+    ``resonance undo`` needs, and dates and summaries written into the database about notes that have
+    not changed. If there is
     anything else that no file stands for, a checked backup is made first.
 
     Args:
@@ -274,10 +288,11 @@ def _save_strays(source: Connection, writer: Connection, path: str) -> tuple[Bac
 
 
 def _carry_over(source: Connection, report: Regeneration) -> None:
-    """The audit trail, the state of enrichment, and what was written about notes, into the new one."""
+    """The audit trail, the state of enrichment, what undo needs, and what was written about notes."""
     source.execute("BEGIN IMMEDIATE")
     try:
         carry_records(source)
+        source.execute(_CARRY_REMOVED)
         for column in ("date", "summary"):
             source.execute(_CARRY_WRITTEN.format(column=column))
         told = {"nodes": report.nodes + report.tags, "edges": report.edges, "vectors": report.vectors}
