@@ -278,7 +278,11 @@ def shown_progress(answer: Answer) -> Iterator[Progress | None]:
             if what != stage:
                 bars.remove_task(task)
                 task = bars.add_task(words.get(what, what), total=total or None)
+                bars.start()
                 stage = what
             bars.update(task, completed=done, total=total or None)
+            if done >= total:
+                bars.stop()  # `watch` goes on for days, and prints
+                stage = ""
 
         yield progress
