@@ -177,6 +177,42 @@ def test_an_emptied_vault_stops_both_unless_told(run: Run, made: Path) -> None:
     assert run("init", made, "--no-embed", "--yes", "--json").json["nodes"] == 0
 
 
+def test_the_brakes_show_the_plan_and_undo_brings_back(run: Run, made: Path) -> None:
+    names = ["Fruit.md", "food/Apple.md"]
+    texts = {name: (made / name).read_bytes() for name in names}
+    before = graph(database(made))
+    for name in names:
+        (made / name).unlink()
+    strict = ("ingest", made, "--no-embed", "--max-loss", "0")
+    stopped = run(*strict)
+    assert stopped.code == 2, stopped
+    assert [line.strip() for line in stopped.err.splitlines() if line.startswith("  ")] == names
+    assert run(*strict, "--json").json["error"]["paths"] == names
+    assert graph(database(made)) == before
+    assert run(*strict, "--yes", "--json").json["removed"] == 2
+
+    undone = run("undo", made, "--json")
+    assert (undone.code, undone.json["restored"]) == (0, names), undone
+    assert graph(database(made)) == before
+    assert run("read", "fruit", "--root", made, "--json").json["state"] == "missing"
+    for name, text in texts.items():
+        (made / name).write_bytes(text)
+    assert run("ingest", made, "--no-embed", "--json").json["unchanged"] == 7
+    nothing = run("undo", made)
+    assert (nothing.code, nothing.err) == (0, "nothing was removed lately\n")
+
+
+def test_an_undo_that_leaves_something_out_says_so(run: Run, made: Path) -> None:
+    text = (made / "Car.md").read_bytes()
+    (made / "Car.md").unlink()
+    run("ingest", made, "--no-embed", "--yes")
+    (made / "Car.md").write_bytes(text)
+    run("ingest", made, "--no-embed")
+    result = run("undo", made)
+    assert result.code == 1, result
+    assert "not Car.md: is in the database again, as car" in result.err
+
+
 def test_the_vault_itself_is_only_read(run: Run, vault: Path, tmp_path: Path, model: Path) -> None:
     before = {file: file.read_bytes() for file in vault.rglob("*") if file.is_file()}
     outside = tmp_path / "graph.db"
