@@ -13,6 +13,8 @@ from resonance import to_fafcas
 
 SEED = 20_261
 QUERIES = 64
+FEW = 16
+"""Queries, where not so many are asked at once."""
 MOST = 10_000
 """The largest k that is asked for."""
 
@@ -54,7 +56,7 @@ class Given:
         self._folder = folder
 
     def __getattr__(self, name: str) -> Any:
-        """``vectors`` (n, d), ``queries`` (64, d), ``rare``: row numbers; ``truth*``: see :func:`make`."""
+        """``vectors`` (n, d), ``queries`` (q, d), ``rare``: row numbers; ``truth*``: see :func:`make`."""
         try:
             return np.load(self._folder / f"{name}.npy")
         except FileNotFoundError:
@@ -81,7 +83,7 @@ def domains(given: Given) -> list[str]:
 def make(case: Case, folder: Path) -> Given:
     """Write the vectors and queries, and the truth: for each query the best rows and their scores.
 
-    ``truth`` and ``truth_scores`` are (64, min(n, MOST)), ``rare_truth`` and ``rare_scores`` the same
+    ``truth`` and ``truth_scores`` are (q, min(n, MOST)), ``rare_truth`` and ``rare_scores`` the same
     among the rows that pass the filter.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,7 @@ def make(case: Case, folder: Path) -> Given:
     made = _paragraphs(case.rows, random) if case.kind == "real" else _made(case, random)
     # Unit vectors to the last bit, so that what is stored is what the truth is about.
     vectors, queries = (to_fafcas(array) for array in made)
+    queries = queries if "many" in case.questions else queries[:FEW]
     rare = np.sort(random.choice(len(vectors), max(1, len(vectors) // RARE), replace=False))
     for name, array in (("vectors", vectors), ("queries", queries), ("rare", rare)):
         np.save(folder / name, array)

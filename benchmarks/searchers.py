@@ -104,8 +104,11 @@ class Ours(Searcher):
 
 @contender(QUESTION, "ours-stream", 'Resonance, memory="stream"')
 class OursStream(Ours):
+    """It asks each query of a matrix by itself, and keeps nothing: the questions about that are not put."""
+
+    shared = False
     memory = "stream"
-    codes_bytes = None  # it keeps none
+    ask_many = codes_bytes = None
 
 
 @contender(QUESTION, "faiss", "faiss IndexFlatIP", packages=("faiss-cpu",))
