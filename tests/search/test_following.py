@@ -73,6 +73,20 @@ def test_bulk(db, loads, rows, mode):
     assert set(ids) < found(db)
 
 
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+@pytest.mark.parametrize("rows", [10, 2000])
+def test_a_row_that_a_bulk_load_brings_near(db, rows, mode):
+    """The row that was nearest stays as it is, so nothing but the log can tell."""
+    query, ids = np.ones(WIDTH), [f"b{number}" for number in range(rows)]
+    vectors = unit(rows, WIDTH, seed=3)
+    db.insert_nodes(id=ids, embedding=vectors)
+    before = db.search(query, 1)[0].id
+    changed = next(number for number in range(rows) if ids[number] != before)
+    vectors[changed] = query / np.linalg.norm(query)
+    db.insert_nodes(id=ids, embedding=vectors, mode=mode)
+    assert db.search(query, 1)[0].id == ids[changed]
+
+
 def test_a_bulk_load_that_is_rolled_back(db):
     db.begin_transaction()
     db.insert_nodes(id=[f"b{number}" for number in range(2000)], embedding=unit(2000, WIDTH, seed=3))
