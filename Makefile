@@ -19,6 +19,27 @@ define other
 		--config-settings=build-dir=build/$(1)/cmake $(2:%=--config-settings=cmake.define.%) -e .
 endef
 
+# The packages of an extra in an environment of their own, where those of .venv come after them on the path.
+# One that cannot be installed does not take part; the table, or a skipped test, says so.
+# $(call beside,extra,what they are)
+define beside
+	@mkdir -p build/$(1)
+	@$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["$(1)"], sep="\n")' > build/$(1)/wanted.txt
+	@cmp -s build/$(1)/wanted.txt build/$(1)/installed.txt || { \
+		echo "== installing $(2)"; \
+		rm -rf build/$(1)/venv; \
+		$(BIN)/python -m venv build/$(1)/venv && pip="build/$(1)/venv/bin/python -m pip install -q" && \
+		{ $$pip -r build/$(1)/wanted.txt || while read -r package; do \
+			$$pip "$$package" </dev/null || echo "!! $$package cannot be installed here"; \
+		done < build/$(1)/wanted.txt; } && \
+		$(BIN)/python -c 'import sysconfig; \
+			print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
+			> $$(build/$(1)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/built.pth && \
+		cp build/$(1)/wanted.txt build/$(1)/installed.txt; }
+	@touch build/$(1)/.packages
+endef
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,24 +123,16 @@ bench-search: setup build/bench/.packages ## exact search beside its peers: SCAL
 	@build/bench/venv/bin/python benchmarks/search.py --scale $(SCALE)
 	@build/bench/venv/bin/python benchmarks/search_plot.py
 
-# The peers in an environment of their own, where the packages of .venv come after them on the path. One that
-# cannot be installed does not take part; the table says so.
 build/bench/.packages: pyproject.toml $(VENV)/.packages
-	@mkdir -p build/bench
-	@$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-		print(*project["optional-dependencies"]["bench"], sep="\n")' > build/bench/wanted.txt
-	@cmp -s build/bench/wanted.txt build/bench/installed.txt || { \
-		echo "== installing the peers to measure against (1 GB)"; \
-		rm -rf build/bench/venv; \
-		$(BIN)/python -m venv build/bench/venv && pip="build/bench/venv/bin/python -m pip install -q" && \
-		{ $$pip -r build/bench/wanted.txt || while read -r package; do \
-			$$pip "$$package" </dev/null || echo "!! $$package cannot be installed here"; \
-		done < build/bench/wanted.txt; } && \
-		$(BIN)/python -c 'import sysconfig; \
-			print("import site; site.addsitedir({!r})".format(sysconfig.get_path("purelib")))' \
-			> $$(build/bench/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/built.pth && \
-		cp build/bench/wanted.txt build/bench/installed.txt; }
-	@touch $@
+	$(call beside,bench,the peers to measure against (1 GB))
+
+.PHONY: test-handover
+test-handover: setup build/handover/.packages ## tables and matrices into polars, pandas, duckdb, faiss, usearch, hnswlib
+	@echo "== tests of handing over"
+	@build/handover/venv/bin/python -m pytest -q -p no:cacheprovider tests/database/test_handover.py
+
+build/handover/.packages: pyproject.toml $(VENV)/.packages
+	$(call beside,handover,those who take what Resonance hands over (0.3 GB))
 
 .PHONY: sanitize
 sanitize: build/sanitize/.built ## the tests under the address and undefined-behaviour sanitizers

@@ -89,7 +89,11 @@ def play(request: pytest.FixtureRequest, board: Board, benchmark: Any) -> Any:
             for item in request.session.items
             if getattr(item, "callspec", None) and item.callspec.params.get("planned_load") == load
         ]
+        played = len(board.records)
         record = board.record(load, name, names)
+        if len(board.records) > played:
+            # A run that is stopped later has what it measured so far.
+            keep(request.config.option.results, results(request.config, board))
         if record.error is not None:
             pytest.fail(record.error, pytrace=False)
         _clock.load([each["seconds"] for each in record.rounds])
@@ -100,14 +104,20 @@ def play(request: pytest.FixtureRequest, board: Board, benchmark: Any) -> Any:
     return call
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    board = config.stash.get(_BOARD, None)
-    if board is None:
-        return
+def results(config: pytest.Config, board: Board) -> dict[str, Any]:
+    """All that was measured so far, and the circumstances."""
     run = describe(config.option.scale, config.stash[_STARTED], board.rounds)
     order = [each.load.name for each in SCALES[config.option.scale]]
     run["results"] = sorted(summary(board.records.values()), key=lambda entry: order.index(entry["case"]))
     run["absent"] = config.stash.get(_ABSENT, {})
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    board = config.stash.get(_BOARD, None)
+    if board is None:
+        return
+    run = results(config, board)
     keep(config.option.results, run)
     terminalreporter.write_line("")
     terminalreporter.write_line(table(run))

@@ -134,13 +134,24 @@ def _processor() -> str:
 
 
 def keep(path: Path, run: dict[str, Any]) -> None:
-    """Put a run into the file, in the place of an earlier one of the same scale."""
+    """Put a run into the file, in the place of an earlier one of the same scale.
+
+    Cases that were left out this time (``-k``) stay as they were measured: ratios are within a case.
+    """
     kept: dict[str, Any] = {"format": FORMAT, "runs": {}}
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         if before.get("format") == FORMAT:
             kept = before
-    kept["runs"][run["scale"]] = run
+    earlier = kept["runs"].get(run["scale"], {"results": [], "absent": {}})
+    played = {entry["case"] for entry in run["results"]}
+    others = [entry for entry in earlier["results"] if entry["case"] not in played]
+    absent = {case: why for case, why in earlier["absent"].items() if case not in played}
+    kept["runs"][run["scale"]] = {
+        **run,
+        "results": sorted([*others, *run["results"]], key=lambda entry: entry["case"]),
+        "absent": {**absent, **{case: why for case, why in run["absent"].items() if case in played}},
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
@@ -154,25 +165,25 @@ _WIDTHS = (40, 9, 17, 11, 10, 15, 6, 8, 9)
 def table(run: dict[str, Any]) -> str:
     """A run as text, limits of the method first."""
     machine, about = run["machine"], run["engine"]
-    loads = [each["load"] for entry in run["results"] for each in entry["rounds"]]
     versions = ", ".join(f"{name} {value}" for name, value in run["versions"].items() if value)
     lines = [
         LIMITS,
         "",
-        f"{run['date']}, scale {run['scale']}, {run['rounds']} rounds, {run['duration'] / 60:.1f} minutes",
+        f"{run['date']}, scale {run['scale']}, {run['duration'] / 60:.1f} minutes",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, "
         f"{machine['system']}, Python {machine['python']}",
         f"engine: SQLite {about['version']} ({about['origin']}); {versions}",
     ]
-    if loads:
-        lines.append(
-            f"load average before each round: median {statistics.median(loads):.1f}, most {max(loads):.1f}"
-        )
     case = None
     for entry in run["results"]:
         if entry["case"] != case:
             case = entry["case"]
-            lines += ["", _title(entry), _line(_HEAD), "-" * (sum(_WIDTHS) + 2 * len(_WIDTHS) - 2)]
+            lines += [
+                "",
+                f"{_title(entry)}; {_circumstances(run, case)}",
+                _line(_HEAD),
+                "-" * (sum(_WIDTHS) + 2 * len(_WIDTHS) - 2),
+            ]
         lines.append(_row(entry))
     for case, reasons in run["absent"].items():
         by_reason: dict[str, list[str]] = {}
@@ -194,6 +205,15 @@ def _title(entry: dict[str, Any]) -> str:
     if entry["question"] == "matrix":
         return f"The matrix of {what}, read whole"
     return f"{what}{' and metadata' if entry['meta'] else ''}; {size}"
+
+
+def _circumstances(run: dict[str, Any], case: str) -> str:
+    """How often a case was played, and how busy the machine was."""
+    rounds = [entry["rounds"] for entry in run["results"] if entry["case"] == case]
+    loads = [each["load"] for taken in rounds for each in taken]
+    if not loads:
+        return "not played"
+    return f"{max(map(len, rounds))} rounds, load average {statistics.median(loads):.1f}"
 
 
 def _row(entry: dict[str, Any]) -> str:

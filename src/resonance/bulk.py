@@ -16,7 +16,7 @@ from resonance.session import Session
 
 Progress = Callable[[int, int], object]
 
-SLICE = 65_536
+SLICE = 16_384
 """Rows between two looks at signals, and two calls of ``progress``."""
 
 ALONE_FROM_BYTES = 8 << 20
@@ -27,6 +27,9 @@ SHARED_HOLD = 0.02
 
 SHARED_PAUSE = 0.008
 """Seconds the lock is left alone between two such batches: as long as a waiter sleeps at most."""
+
+_REBUILD_INDEX_FROM = 65_536
+"""Rows of a batch for which it is worth asking whether an index is better built anew."""
 
 _REBUILD_INDEX_RATIO = 1.5
 """An index is built anew when a batch has at least 1/1.5 of the rows the table has."""
@@ -68,7 +71,7 @@ def insert_nodes(
             with changes.in_bulk(writer, plans):
                 for plan in plans:
                     with record.of_nodes(plan, row_history):
-                        _write(writer, plan, progress)
+                        _write(session, writer, plan, progress)
             if not row_history:
                 _summarise(writer, "nodes", plans)
     inserted, updated = (sum(getattr(plan, name) for plan in plans) for name in ("inserted", "updated"))
@@ -111,7 +114,7 @@ def insert_edges(
                 rebuild = _rebuild_pays(writer, plan.count)
                 if rebuild:
                     writer.execute("DROP INDEX idx_edges_target")
-                _write(writer, plan, progress)
+                _write(session, writer, plan, progress)
                 if rebuild:
                     writer.execute("CREATE INDEX idx_edges_target ON edges (target)")
             if not row_history:
@@ -128,9 +131,10 @@ def insert_edges(
     )
 
 
-def _write(writer: _core.Connection, plan: _core.Plan, progress: Progress | None) -> None:
+def _write(session: Session, writer: _core.Connection, plan: _core.Plan, progress: Progress | None) -> None:
     for start in range(0, plan.count, SLICE):
         plan.write(writer, start, start + SLICE)
+        session.write_back_early()
         if progress is not None:
             progress(min(start + SLICE, plan.count), plan.count)
 
@@ -157,7 +161,7 @@ def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None)
 
 def _rebuild_pays(writer: _core.Connection, rows: int) -> bool:
     """Whether sorting all targets once costs less than placing each of the new ones."""
-    if rows < SLICE:
+    if rows < _REBUILD_INDEX_FROM:
         return False
     bound = int(rows * _REBUILD_INDEX_RATIO)
     found = writer.execute("SELECT count(*) FROM (SELECT 1 FROM edges LIMIT ?)", (bound,))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resonance._core import Connection
-from resonance.backup import sync
 from resonance.errors import (
     BusyError,
     CheckpointWarning,
@@ -56,6 +55,47 @@ class Version(NamedTuple):
 
     others: int
     own: int
+
+
+class EarlySync:
+    """Syncs a file that no other process has while it is still being written, so that the end is short.
+
+    Its descriptor is closed after SQLite's: the locks that go with it are of a file that nobody shares.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._running: threading.Thread | None = None
+        self._failed: OSError | None = None
+
+    def begin(self) -> None:
+        """Unless one is running: sync in another thread."""
+        if self._running is None or not self._running.is_alive():
+            self._running = threading.Thread(target=self._sync, daemon=True)
+            self._running.start()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            # The system tells of it once: a later sync would find nothing wrong.
+            self._failed = error
+
+    def close(self, *, synced: bool) -> None:
+        """Wait for the disk, if all of it is to be ``synced``.
+
+        Raises:
+            OSError: this sync or an earlier one failed.
+        """
+        try:
+            if self._running is not None:
+                self._running.join()
+            if synced and self._failed is not None:
+                raise self._failed
+            if synced:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
 
 
 class Session:
@@ -98,12 +138,19 @@ class Session:
         self._outside_wal = False
         self.lasts = True
         self.migration_backup: str | None = None
+        self._disk: EarlySync | None = None
         if scratch:
             self._writer = connect_scratch(self.path, page_size)
+            self._disk = EarlySync(self.path)
         else:
             self._writer, self.migration_backup = connect_migrated(
                 self.path, self._gate, readonly=readonly, create=create, page_size=page_size
             )
+
+    def write_back_early(self) -> None:
+        """Have the disk begin with what a scratch database holds so far; costs the caller nothing."""
+        if self._disk is not None and self.lasts:
+            self._disk.begin()
 
     @property
     def writer(self) -> Connection:
@@ -364,17 +411,9 @@ class Session:
         """Copy ``source`` over this database in one step; see ``ResonanceDB.replace_with``."""
         with self.exclusively() as writer:
             before(writer)
-            # Alone, as a load: each page is then written once.
-            left_wal = self._leave_wal()
-            try:
-                source.backup_to(writer)
-            finally:
-                if left_wal:
-                    with self._after_commit():
-                        self._return_to_wal()
-        if not left_wal:
-            with self._after_commit():
-                self.checkpoint(truncate=True)
+            source.backup_to(writer)
+        with self._after_commit():
+            self.checkpoint(truncate=True)
 
     def _take_turn(self) -> None:
         """Become the only writer. Two locks in a row: who comes back at once queues behind who waits."""
@@ -537,8 +576,8 @@ class Session:
             finally:
                 self._writer.close()
                 self._gate.close()
-            if self._single and self.path != ":memory:" and self.lasts:
-                sync(Path(self.path))
+            if self._disk is not None:
+                self._disk.close(synced=self.lasts)
 
     def _optimize(self) -> None:
         # Statistics for the query planner: where they cannot be had now, the next close gathers them.

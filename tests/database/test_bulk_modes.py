@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def test_a_load_alone_leaves_wal_only_for_its_duration(db, any_load_is_large):
     db.insert_nodes(id=["a", "b"], progress=lambda done, total: seen.append(journal_mode(db)))
     assert seen == ["truncate"]
     assert journal_mode(db) == "wal"
+    assert not Path(f"{db.path}-journal").exists()
     assert db.get_raw_db().execute("PRAGMA synchronous") == [(1,)]
     assert [node.id for node in db.get_nodes()] == ["a", "b"]
 
@@ -140,7 +142,7 @@ def test_edges_are_checked_even_where_sqlite_does_not(db, any_load_is_large):
 
 
 def test_the_index_of_targets_is_whole_however_it_was_made(db):
-    count = bulk.SLICE + 10
+    count = bulk._REBUILD_INDEX_FROM + 10
     ids = [f"n{i}" for i in range(1000)]
     db.insert_nodes(id=ids)
     for types in ("first", "second"):

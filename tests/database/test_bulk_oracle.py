@@ -1,5 +1,6 @@
 """Whatever way rows come in, the tables are those that a dict, and a row by row load, arrive at."""
 
+import itertools
 import json
 import math
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from resonance import ResonanceDB, bulk, errors
 from resonance.model import Edge, Node
 from resonance.rows import EDGE_COLUMNS, NODE_COLUMNS
-from support import dump
+from support import dump, integrity
 
 WIDTH = 4
 # Shrinking takes minutes here, and the examples are small.
@@ -168,18 +169,47 @@ def array_columns(columns):
     return made
 
 
-def arrow_table(columns):
+def in_chunks(table):
+    """The same rows in record batches that begin in the middle of their buffers."""
+    cut = table.num_rows // 2
+    return pyarrow.concat_tables([table.slice(0, cut), table.slice(cut, 1), table.slice(cut + 1)])
+
+
+def as_binary(kind):
+    return lambda items: pyarrow.array(
+        [None if item is None else item.encode() for item in items], getattr(pyarrow, kind)()
+    )
+
+
+TEXT_LAYOUTS = {
+    "string": lambda items: pyarrow.array(items, pyarrow.string()),
+    "large_string": lambda items: pyarrow.array(items, pyarrow.large_string()),
+    "string_view": lambda items: pyarrow.array(items, pyarrow.string_view()),
+    "binary": as_binary("binary"),
+    "large_binary": as_binary("large_binary"),
+    "binary_view": as_binary("binary_view"),
+    "dictionary": lambda items: pyarrow.array(items, pyarrow.string()).dictionary_encode(),
+    "large dictionary": lambda items: pyarrow.array(items, pyarrow.large_string()).dictionary_encode(),
+}
+VECTOR_LAYOUTS = {
+    "string": pyarrow.list_(pyarrow.float32(), WIDTH),
+    "binary": pyarrow.large_list(pyarrow.float64()),
+    "dictionary": pyarrow.list_(pyarrow.float16()),
+}
+
+
+def arrow_table(columns, layout="large_string"):
     made = {}
     for name, items in columns.items():
         if name == "meta":
             items = [None if item is None else json.dumps(item) for item in items]
-        kind = pyarrow.large_string()
         if name == "embedding":
-            kind = pyarrow.list_(pyarrow.float32(), WIDTH)
+            made[name] = pyarrow.array(items, VECTOR_LAYOUTS.get(layout, VECTOR_LAYOUTS["string"]))
         elif name in ("confidence", "veracity"):
-            kind = pyarrow.float64()
-        made[name] = pyarrow.array(items, kind)
-    return pyarrow.table(made)
+            made[name] = pyarrow.array(items, pyarrow.float64())
+        else:
+            made[name] = TEXT_LAYOUTS[layout](items)
+    return in_chunks(pyarrow.table(made))
 
 
 def add(reports):
@@ -212,6 +242,7 @@ def journal(request, monkeypatch):
     """Small loads stay in WAL, large ones leave it: both ways for every load here."""
     monkeypatch.setattr(bulk, "ALONE_FROM_BYTES", 0 if request.param == "alone" else 1 << 40)
     monkeypatch.setattr(bulk, "SLICE", 3)
+    monkeypatch.setattr(bulk, "_REBUILD_INDEX_FROM", 3)
     return settings(FEW, max_examples=5 if request.param == "alone" else 12)
 
 
@@ -238,17 +269,54 @@ def test_nodes(way, db, journal):
     check()
 
 
-@settings(FEW, max_examples=25)
-@given(batches_of_nodes())
-def test_nodes_from_arrow(batches):
+@pytest.mark.parametrize("layout", TEXT_LAYOUTS)
+def test_nodes_from_arrow(layout):
     """As before, but for metadata, which Arrow brings as text and which is stored as it stands."""
+
+    @settings(FEW, max_examples=10)
+    @given(batches_of_nodes())
+    def check(batches):
+        model = Model()
+        with ResonanceDB(":memory:") as db:
+            for batch in batches:
+                batch = [{name: value for name, value in row.items() if name != "meta"} for row in batch]
+                counts = add([db.insert_nodes(arrow_table(columns, layout)) for columns in by_shape(batch)])
+                assert counts | model.insert_nodes(batch) == counts
+                model.check(db)
+
+    check()
+
+
+@pytest.mark.parametrize("way", ["columns", "generator", "rows"])
+def test_nodes_into_a_scratch_file(way, tmp_path):
+    number = itertools.count()
+
+    @settings(FEW, max_examples=8)
+    @given(batches_of_nodes())
+    def check(batches):
+        model = Model()
+        with ResonanceDB(tmp_path / f"{next(number)}.db", scratch=True) as db:
+            for batch in batches:
+                counts = add(NODE_WAYS[way](db, batch))
+                assert counts | model.insert_nodes(batch) == counts
+                model.check(db)
+        # And as it is on disk.
+        with ResonanceDB(db.path, readonly=True) as again:
+            model.check(again)
+
+    check()
+
+
+@settings(FEW, max_examples=12)
+@given(batches_of_nodes())
+def test_nodes_in_short_transactions_of_a_file(tmp_path_factory, batches):
     model = Model()
-    with ResonanceDB(":memory:") as db:
+    path = tmp_path_factory.mktemp("shared") / "graph.db"
+    with ResonanceDB(path) as db, ResonanceDB(path) as other:
         for batch in batches:
-            batch = [{name: value for name, value in row.items() if name != "meta"} for row in batch]
-            counts = add([db.insert_nodes(arrow_table(columns)) for columns in by_shape(batch)])
+            counts = add([db.insert_nodes(**columns, mode="shared") for columns in by_shape(batch)])
             assert counts | model.insert_nodes(batch) == counts
-            model.check(db)
+            model.check(other)
 
 
 @settings(FEW, max_examples=25)
@@ -341,6 +409,38 @@ def test_edges(way, db, journal):
             model.check(db)
         assert db.get_raw_db().execute("PRAGMA foreign_key_check") == []
         assert db.get_raw_db().execute("PRAGMA foreign_keys") == [(1,)]
+
+    check()
+
+
+@pytest.mark.parametrize("way", [*EDGE_WAYS, *TEXT_LAYOUTS])
+@pytest.mark.parametrize("index", ["kept", "rebuilt"])
+def test_edges_whichever_way_their_index_is_made(way, index, monkeypatch, tmp_path):
+    """Every batch with the index of targets kept, or dropped and built anew, in a scratch file."""
+    monkeypatch.setattr(bulk, "SLICE", 1)
+    monkeypatch.setattr(bulk, "_rebuild_pays", lambda writer, rows: index == "rebuilt")
+    number = itertools.count()
+
+    def insert_edges(db, batch, on_missing):
+        if way in EDGE_WAYS:
+            return add(EDGE_WAYS[way](db, batch, on_missing=on_missing))
+        tables = [arrow_table(columns, way) for columns in by_shape(batch)]
+        return add([db.insert_edges(table, on_missing=on_missing) for table in tables])
+
+    @settings(FEW, max_examples=4)
+    @given(batches_of_edges())
+    def check(batches):
+        model = Model()
+        model.insert_nodes([{"id": node_id} for node_id in IDS[:6]])
+        with ResonanceDB(tmp_path / f"{next(number)}.db", scratch=True) as db:
+            db.insert_nodes(id=IDS[:6])
+            for batch, on_missing in batches:
+                found = counts_or_missing(insert_edges, db, batch, on_missing)
+                assert found == counts_or_missing(model.insert_edges, batch, on_missing)
+            model.check(db)
+            by_index = "SELECT source, target, type FROM edges INDEXED BY idx_edges_target WHERE target > ''"
+            assert sorted(db.query(by_index)) == sorted(model.edges)
+        assert integrity(db.path) == [("ok",)]
 
     check()
 
