@@ -315,7 +315,7 @@ def test_a_section_that_somebody_changed_is_named(long: Vault, sql: str) -> None
 def test_a_section_with_the_vector_of_another(long: Vault) -> None:
     with long.db.transaction() as writer:
         (_, first), (other, _) = writer.execute(
-            "SELECT id, embedding FROM nodes JOIN sections ON node = id ORDER BY ordinal LIMIT 2"
+            "SELECT nodes.id, embedding FROM nodes JOIN sections ON node = nodes.id ORDER BY ordinal LIMIT 2"
         )
         writer.execute("UPDATE nodes SET embedding = ? WHERE id = ?", (first, other))
     assert check(long).ok, "the negative control"
