@@ -123,6 +123,10 @@ bench-search: setup build/bench/.packages ## exact search beside its peers: SCAL
 	@build/bench/venv/bin/python benchmarks/search.py --scale $(SCALE)
 	@build/bench/venv/bin/python benchmarks/search_plot.py
 
+.PHONY: quality
+quality: setup build/bench/.packages ## how well a question finds its note: make quality RESONANCE_CORPORA=folder
+	@build/bench/venv/bin/python benchmarks/quality.py $(RESONANCE_CORPORA) --json build/bench/quality.json
+
 build/bench/.packages: pyproject.toml $(VENV)/.packages
 	$(call beside,bench,the peers to measure against (1 GB))
 

@@ -8,7 +8,7 @@ place, so that sections begin where they began), and then asked for; the right a
 taken from. So the words of the answer are never the words of the question by construction, but such a
 heading still is what its author wrote over just that text: people ask in other words.
 
-A peer answers over the same files: grep ranks by how many lines hold a word of the question (substrings,
+A peer answers over the same files: grep ranks by how often the words of the question occur (substrings,
 any case), bm25s is Lucene's BM25 over the text of the notes with its own tokenizer.
 """
 
@@ -92,14 +92,14 @@ def make_questions(vault: Path, most: int, seed: int = 0) -> list[Question]:
 
 
 def grep(vault: Path) -> Answer:
-    lines = {
-        path.relative_to(vault).as_posix(): path.read_bytes().decode("utf-8", "replace").lower().splitlines()
+    texts = {
+        path.relative_to(vault).as_posix(): path.read_bytes().decode("utf-8", "replace").lower()
         for path in vault.rglob("*.md")
     }
 
     def ask(text: str) -> Sequence[str]:
-        pattern = re.compile("|".join(map(re.escape, WORD.findall(text.lower()))))
-        counts = {path: sum(1 for line in own if pattern.search(line)) for path, own in lines.items()}
+        words = set(WORD.findall(text.lower()))
+        counts = {path: sum(map(own.count, words)) for path, own in texts.items()}
         return sorted((p for p in counts if counts[p]), key=lambda p: (-counts[p], p))[:K]
 
     return ask
@@ -210,7 +210,7 @@ def main() -> int:
     for corpus in sorted(path for path in options.corpora.iterdir() if path.is_dir()):
         if (one := run(corpus, options.questions)) is not None:
             found.append(one)
-    print(table(found))
+            print(table(found), flush=True)
     if options.json:
         told = {"format": 1, "engine": engine()["version"], "k": K, "vaults": found}
         options.json.write_text(json.dumps(told, indent=1) + "\n")

@@ -17,7 +17,7 @@ from resonance import DatabaseFactory, ResonanceDB, factory, migrate
 from resonance._core import Connection
 from resonance.care import health
 from resonance.lock import WriteGate
-from resonance.model import Finding
+from resonance.model import Finding, Text
 
 DIMS = 8
 
@@ -41,6 +41,7 @@ def path(tmp_path: Path) -> Path:
                     (source, f"[[{target}]]", target, target),
                 )
             writer.execute("INSERT INTO properties VALUES ('vault.root', ?)", (str(tmp_path),))
+        db.insert_texts(Text(name, f"words of {name}") for name in names[:4])
     return path
 
 

@@ -3,6 +3,8 @@
 import pytest
 from vaults import write
 
+from resonance import errors
+from resonance.care.health import check_health
 from resonance.care.regenerate import regenerate
 from resonance.database import ResonanceDB
 from resonance.search import text as fulltext
@@ -87,6 +89,40 @@ def test_what_is_missing_is_filled_in_by_the_next_ingest(vault, damage):
         assert fulltext.coverage(connection) == (3, (), 0)
 
 
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("DELETE FROM texts WHERE node = 'plums'", "1 of 3 notes not in the text index"),
+        ("UPDATE texts SET hash = 'of another version' WHERE node = 'pears'", "1 of 3 notes"),
+        ("DROP TABLE text_index", "3 of 3 notes"),
+        ("INSERT INTO text_index (rowid, body) VALUES (999, 'words of nobody')", "1 row of no node"),
+    ],
+)
+def test_the_doctor_sees_what_is_missing_and_what_is_too_much(vault, damage, told):
+    def findings():
+        return [finding for finding in check_health(vault.database) if finding.check == "text"]
+
+    assert [(finding.level, finding.message) for finding in findings()] == [
+        ("ok", "3 texts in the index: every note and section")
+    ]
+    with vault.db.transaction() as connection:
+        connection.execute(damage)
+    assert any(finding.level == "warning" and told in finding.message for finding in findings())
+
+
+def test_a_note_that_moves_keeps_its_row(make_vault):
+    text = "# Quinces\n\nHard.\n"
+    vault = make_vault({"a/quinces.md": text})
+    vault.ingest()
+    before = vault.db.query("SELECT node FROM texts")
+    (vault.root / "b").mkdir()
+    (vault.root / "a/quinces.md").rename(vault.root / "b/quinces.md")
+    vault.ingest()
+    assert before == [("a-quinces",)]
+    assert vault.db.query("SELECT node FROM texts") == [("b-quinces",)]
+    assert found(vault, "hard") == ["b-quinces"]
+
+
 def test_a_file_that_changes_while_the_index_is_filled_is_left_to_the_next_ingest(vault):
     with vault.db.transaction() as connection:
         connection.execute("DELETE FROM texts WHERE node = 'plums'")
@@ -109,3 +145,29 @@ def test_a_database_that_is_built_anew_is_searched_at_once(vault):
     assert found(vault, "early") == []
     with ResonanceDB(vault.database, readonly=True) as other:
         assert [hit.id for hit in other.search_text("pyrus")] == ["pears"]
+
+
+def test_long_notes_are_found_whole_and_by_their_sections(make_vault):
+    part = "Some words that say little, again and again.\n" * 30
+    vault = make_vault(
+        {
+            "fruit.md": f"# Fruit\n\n## Pears\n\n{part}Conference.\n\n## Plums\n\n{part}Mirabelle.\n",
+            "jam.md": "# Jam\n\nOf mirabelle.\n",
+        }
+    )
+    assert vault.ingest().texts == 2 + vault.db.query("SELECT count(*) FROM sections")[0][0]
+    everything = vault.db.search_text("mirabelle")
+    assert {hit.document or hit.id for hit in everything} == {"fruit", "jam"}
+    hits = {hit.id: hit for hit in vault.db.search_text("mirabelle", group_by="document", hydrate=True)}
+    assert hits.keys() == {"fruit", "jam"}
+    assert hits["fruit"].heading[-1] == "Plums"
+    assert hits["fruit"].title == "Fruit"
+    assert "Mirabelle" in hits["fruit"].content.text
+    assert "Conference" not in hits["fruit"].content.text
+    assert hits["jam"].section is None
+    whole = {hit.id: hit.score for hit in vault.db.search_text("mirabelle", layer="document")}
+    assert {node: hit.score for node, hit in hits.items()} == whole
+    only = vault.db.search_text("mirabelle", 1, group_by="document", ids=["fruit"])
+    assert [hit.id for hit in only] == ["fruit"]
+    with pytest.raises(errors.InputError, match="group_by"):
+        vault.db.search_text("mirabelle", group_by="section")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from resonance.database import ResonanceDB
 from resonance.model import Finding, Node
+from resonance.search import text as fulltext
 from resonance.vault.suggest import suggest_dialect
 from resonance.words import counted, listed, size, some
 
@@ -234,6 +235,35 @@ def _coverage(db: ResonanceDB) -> Iterator[Finding]:
         yield Finding("coverage", "info" if without else "ok", text)
 
 
+def _texts_indexed(db: ResonanceDB) -> Iterator[Finding]:
+    """Each note's words must be in the text index, and those of nobody else.
+
+    Whether the index itself is sound, ``integrity_check`` has said; it holds no text to compare with.
+    """
+    if (why := fulltext.unable()) is not None:
+        yield Finding("text", "info", f"{why}, so there is no search by words")
+        return
+    with db.snapshot() as connection:
+        found = fulltext.coverage(connection)
+        files = connection.execute("SELECT count(*) FROM files WHERE hash <> ''")[0][0]
+    mend = "`resonance ingest` puts it in order"
+    if found.lacking:
+        yield Finding(
+            "text",
+            "warning",
+            f"{len(found.lacking):,} of {counted(files, 'note')} not in the text index as they are "
+            f"({some(found.lacking)}); {mend}",
+        )
+    if found.orphans:
+        yield Finding(
+            "text",
+            "warning",
+            f"the text index has {counted(found.orphans, 'row')} of no node; {mend}",
+        )
+    if files and not found.lacking and not found.orphans:
+        yield Finding("text", "ok", f"{counted(found.nodes, 'text')} in the index: every note and section")
+
+
 # --- the vault ------------------------------------------------------------------------------------
 
 
@@ -343,6 +373,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("vectors", _vectors),
     ("self-search", _self_search),
     ("coverage", _coverage),
+    ("text", _texts_indexed),
     ("links", _links),
     ("dialect", _dialect),
     ("vault", _files),

@@ -24,7 +24,7 @@ from resonance.search.exact import GroupBy
 from resonance.search.exact import _named as named
 from resonance.search.filters import Filter
 
-WEIGHTS = (8.0, 6.0, 3.0, 1.0)
+WEIGHTS = (4.0, 3.0, 2.0, 1.0)
 """What a word counts in a title, in other names (aliases and tags), in headings, and in the body."""
 
 _CREATE = f"""
@@ -33,14 +33,21 @@ CREATE VIRTUAL TABLE text_index USING fts5(
 """
 _RULES = "text.rules"
 _WEIGHTS = ", ".join(str(weight) for weight in WEIGHTS)
-# The rows to answer with: of nodes, or of the best of each document and its sections.
+# The rows to answer with: of nodes; or of documents, by what the whole document scores, with the best of
+# its sections. A section's score says little of its note's: measured by benchmarks/quality.py.
 _BEST = {
     False: "SELECT nodes.rowid, found.score FROM found JOIN texts ON texts.key = found.key "
     "JOIN nodes ON nodes.id = texts.node ORDER BY found.score DESC, nodes.id LIMIT ?",
-    True: "SELECT number, score FROM (SELECT nodes.rowid AS number, max(found.score) AS score, "
-    "coalesce(sections.document, nodes.id) AS document FROM found JOIN texts ON texts.key = found.key "
-    "JOIN nodes ON nodes.id = texts.node LEFT JOIN sections ON sections.node = nodes.id GROUP BY document) "
-    "ORDER BY score DESC, document LIMIT ?",
+    True: ", best AS MATERIALIZED (SELECT nodes.rowid AS number, nodes.id, found.score FROM found "
+    "JOIN texts ON texts.key = found.key JOIN nodes ON nodes.id = texts.node "
+    "WHERE NOT EXISTS (SELECT 1 FROM sections WHERE sections.node = nodes.id) "
+    "ORDER BY found.score DESC, nodes.id LIMIT ?), "
+    "places AS MATERIALIZED (SELECT sections.document, nodes.rowid AS number, max(found.score) FROM found "
+    "JOIN texts ON texts.key = found.key JOIN sections ON sections.node = texts.node "
+    "JOIN nodes ON nodes.id = texts.node WHERE sections.document IN (SELECT id FROM best) "
+    "GROUP BY sections.document) "
+    "SELECT coalesce(places.number, best.number), best.score FROM best "
+    "LEFT JOIN places ON places.document = best.id",
 }
 _IN = "(SELECT value FROM json_each(?))"
 
