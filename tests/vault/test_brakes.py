@@ -184,10 +184,24 @@ def test_undo_brings_back_all_there_was(make_vault: Make, lost: list[str], resto
         report = vault.ingest(embedder=hash_embedder())
         assert (report.indexed, report.removed) == (0, 0)
         assert dump(vault.db) == before
+        # The words are not kept with what was removed: an ingest reads them again.
+        assert "a" in {hit.id for hit in vault.db.search_text("gone")}
     else:
         assert vault.db.content("a").state == "missing"
         assert vault.ingest(yes=True).removed == len(lost)
         assert bring_back(vault).restored == sorted(lost)
+
+
+def test_what_comes_meanwhile_does_not_cost_what_comes_back(make_vault: Make) -> None:
+    vault = make_vault({"long.md": LINKED["long.md"]})
+    vault.ingest()
+    before = dump(vault.db)
+    vault.remove("long.md")
+    vault.write({"new.md": f"# New\n\n{LINKED['long.md']!s}"})
+    vault.ingest(yes=True)
+    assert bring_back(vault).restored == ["long.md"]
+    for table, rows in before.items():
+        assert set(rows) <= set(dump(vault.db)[table]), table
 
 
 def test_undo_goes_back_run_by_run(make_vault: Make) -> None:

@@ -91,7 +91,9 @@ def bury(connection: Connection, run: int, nodes: Sequence[str]) -> None:
     )
     chosen = json.dumps([*nodes, *(node for (node,) in sections)])
     for table, node, where in _ROWS:
-        columns = [c for c in _columns(connection, table) if (table, c) != ("links", "id")]
+        # Numbers of rows are given anew when they come back.
+        numbered = table in ("links", "sections")
+        columns = [c for c in _columns(connection, table) if not (numbered and c == "id")]
         pairs = ", ".join(f"'{column}', {column}" for column in columns)
         vector = "(SELECT id FROM spaces WHERE active = 1), embedding" if table == "nodes" else "NULL, NULL"
         connection.execute(
