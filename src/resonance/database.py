@@ -896,6 +896,11 @@ class ResonanceDB:
         )
 
     @property
+    def is_alone(self) -> bool:
+        """Whether nobody else can open it: in memory, or ``scratch``."""
+        return self._session.is_alone
+
+    @property
     def page_size(self) -> int:
         """Bytes in a page of the file; settled when it was made."""
         with self._session.reading() as connection:

@@ -117,8 +117,8 @@ class Session:
         page_size: int = PAGE_SIZE,
     ) -> None:
         memory = path == ":memory:"
-        # One connection does everything where a second one could not see the same.
-        self._single = memory or scratch
+        # Then one connection does everything: a second one could not see the same.
+        self.is_alone = memory or scratch
         # Readers are opened later, when the process may be in another folder.
         self.path = path if memory else str(Path(path).absolute())
         self.readonly = readonly
@@ -196,7 +196,7 @@ class Session:
         self._require_transaction("commit")
         try:
             self._commit()
-            due = self._writer.wal_frames > CHECKPOINT_FRAMES and not self._single
+            due = self._writer.wal_frames > CHECKPOINT_FRAMES and not self.is_alone
             if due and _CHECKPOINT_UNDER_LOCK:
                 with self._after_commit():
                     self._checkpoint()
@@ -354,7 +354,7 @@ class Session:
 
     def _leave_wal(self) -> bool:
         """Switch to a rollback journal; False when another connection has the file open."""
-        if self._single:
+        if self.is_alone:
             return False
         self._close_idle()
         self._writer.set_busy_timeout(0)
@@ -398,7 +398,7 @@ class Session:
 
     def _checkpoint(self) -> Checkpoint:
         """With the turn taken, and with the write lock: see WAL-reset bug, sqlite.org/wal.html."""
-        if self._single:
+        if self.is_alone:
             return Checkpoint(False, 0, 0)
         with self._lent() as other:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -427,14 +427,14 @@ class Session:
             self._next.release()
         try:
             self._guard()
-            if not self._single:
+            if not self.is_alone:
                 self._gate.acquire(LOCK_TIMEOUT)
         except BaseException:
             self._turn.release()
             raise
 
     def _end_turn(self) -> None:
-        if not self._single:
+        if not self.is_alone:
             self._gate.release()
         self._turn.release()
 
@@ -467,7 +467,7 @@ class Session:
             yield self._writer
         elif (pinned := getattr(self._local, "snapshot", None)) is not None:
             yield pinned
-        elif self._single:
+        elif self.is_alone:
             with self._turn:
                 yield self._writer
         else:
@@ -478,7 +478,7 @@ class Session:
     def snapshot(self) -> Iterator[Connection]:
         """Everything this thread reads inside sees the database as it is now."""
         self._guard()
-        if self.in_transaction or self._single or getattr(self._local, "snapshot", None) is not None:
+        if self.in_transaction or self.is_alone or getattr(self._local, "snapshot", None) is not None:
             with self.reading() as connection:
                 yield connection
             return
@@ -493,7 +493,7 @@ class Session:
     def snapshots(self, count: int) -> Iterator[list[Connection]]:
         """Up to ``count`` connections that all see the same moment; at least one."""
         self._guard()
-        if count < 2 or self._single or self.in_transaction or getattr(self._local, "snapshot", None):
+        if count < 2 or self.is_alone or self.in_transaction or getattr(self._local, "snapshot", None):
             with self.snapshot() as connection:
                 yield [connection]
             return
@@ -571,7 +571,7 @@ class Session:
             self._closed = True
             self._close_idle()
             try:
-                if not self.readonly and not self._single:
+                if not self.readonly and not self.is_alone:
                     self._optimize()
             finally:
                 self._writer.close()

@@ -27,7 +27,7 @@ class Pace:
 
     def __init__(self, db: ResonanceDB) -> None:
         self.db = db
-        self.size = _FIRST_BATCH
+        self.size = _LARGEST_BATCH if db.is_alone else _FIRST_BATCH
 
     def batches(self, items: Sequence[T], weight: Callable[[T], int] | None = None) -> Iterator[Sequence[T]]:
         """The items in pieces, none empty, each as heavy as the writing of the last one allows.
@@ -47,6 +47,8 @@ class Pace:
     def measured(self) -> Iterator[None]:
         """Round the one transaction that writes a piece; adapts the size of the next."""
         yield
+        if self.db.is_alone:
+            return
         held = max(self.db.last_hold, 1e-6)
         size = self.size * min(HOLD_SECONDS / held, _GROWTH)
         self.size = int(min(max(size, _SMALLEST_BATCH), _LARGEST_BATCH))
