@@ -96,7 +96,7 @@ test-engines: setup ## the tests of what an engine can change, on the system's S
 .PHONY: test-system
 test-system: build/system/.built
 	@echo "== tests on the system's SQLite"
-	@build/system/venv/bin/python -m pytest -q -p no:cacheprovider tests/core tests/database tests/care \
+	@build/system/venv/bin/python -m pytest -q -p no:cacheprovider tests/core tests/database tests/search tests/care \
 		-W ignore::resonance.errors.UnsafeSQLiteWarning
 
 build/system/.built: $(VENV)/.packages $(CORE)

@@ -35,7 +35,8 @@ Limits of the method
 - Timed is all it takes to have the rows on disk: SQLite and DuckDB write back what they logged, for LanceDB
   and Chroma every file is synced. What the disk itself does with a sync is not known here.
 - The baseline binds rows of the matrix as they are and has SQLite's defaults (4 KiB pages, 2 MB of cache)
-  but for WAL and foreign keys. "tuned" sorts first and takes our page size and cache.
+  but for WAL and foreign keys. It is spared the triggers by which our searches learn what has changed; a
+  bulk load of ours writes one row in their place. "tuned" sorts first and takes our page size and cache.
 - Not all do the same work. LanceDB checks no keys, DuckDB and LanceDB are given Arrow, Chroma builds its
   search index while it adds, sqlite-vec keeps texts beside a table of vectors. Resonance checks and
   normalises every vector and writes an audit entry. The C program checks nothing; its best variant
