@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from board import Board, Replay
 from contender import contenders
-from report import describe, keep, summary, table
+from report import describe, keep_played, summary, table
 from scales import ROUNDS, SCALES, planned
 
 HERE = Path(__file__).parent
@@ -93,7 +93,7 @@ def play(request: pytest.FixtureRequest, board: Board, benchmark: Any) -> Any:
         record = board.record(load, name, names)
         if len(board.records) > played:
             # A run that is stopped later has what it measured so far.
-            keep(request.config.option.results, results(request.config, board))
+            keep_played(request.config.option.results, results(request.config, board))
         if record.error is not None:
             pytest.fail(record.error, pytrace=False)
         _clock.load([each["seconds"] for each in record.rounds])
@@ -118,7 +118,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if board is None:
         return
     run = results(config, board)
-    keep(config.option.results, run)
+    keep_played(config.option.results, run)
     terminalreporter.write_line("")
     terminalreporter.write_line(table(run))
     terminalreporter.write_line(f"\nas JSON: {config.option.results}")

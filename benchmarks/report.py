@@ -134,27 +134,32 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def keep(path: Path, run: dict[str, Any]) -> None:
-    """Put a run into the file, in the place of an earlier one of the same scale.
-
-    Cases that were left out this time (``-k``) stay as they were measured: ratios are within a case.
-    """
-    kept: dict[str, Any] = {"format": FORMAT, "runs": {}}
+def kept_in(path: Path) -> dict[str, Any]:
+    """The runs in a file, by scale."""
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if before.get("format") == FORMAT:
-            kept = before
-    earlier = kept["runs"].get(run["scale"], {"results": [], "absent": {}})
+            return before
+    return {"format": FORMAT, "runs": {}}
+
+
+def keep(path: Path, run: dict[str, Any]) -> None:
+    """Put a run into the file, in the place of an earlier one of the same scale."""
+    kept = kept_in(path)
+    kept["runs"][run["scale"]] = run
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def keep_played(path: Path, run: dict[str, Any]) -> None:
+    """The same, but cases left out (``-k``) stay as they were measured: ratios are within a case."""
+    earlier = kept_in(path)["runs"].get(run["scale"], {"results": [], "absent": {}})
     played = {entry["case"] for entry in run["results"]}
     others = [entry for entry in earlier["results"] if entry["case"] not in played]
     absent = {case: why for case, why in earlier["absent"].items() if case not in played}
-    kept["runs"][run["scale"]] = {
-        **run,
-        "results": sorted([*others, *run["results"]], key=lambda entry: entry["case"]),
-        "absent": {**absent, **{case: why for case, why in run["absent"].items() if case in played}},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    results = sorted([*others, *run["results"]], key=lambda entry: entry["case"])
+    absent |= {case: why for case, why in run["absent"].items() if case in played}
+    keep(path, {**run, "results": results, "absent": absent})
 
 
 # --- the table --------------------------------------------------------------------------------------
