@@ -4,12 +4,35 @@ cdef int _fork_generation = 0
 cdef unsigned long _main_thread = threading.main_thread().ident
 
 
-cdef void _count_fork() noexcept nogil:
+cdef extern from * nogil:
+    """
+    #if RESONANCE_ENGINE_BUNDLED
+    void resonance_before_fork(void);
+    void resonance_after_fork(int in_child);
+    #else
+    #define resonance_before_fork() ((void) 0)
+    #define resonance_after_fork(in_child) ((void) 0)
+    #endif
+    """
+    void resonance_before_fork()
+    void resonance_after_fork(bint in_child)
+
+
+cdef void _before_fork() noexcept nogil:
+    resonance_before_fork()
+
+
+cdef void _after_fork() noexcept nogil:
+    resonance_after_fork(False)
+
+
+cdef void _in_child() noexcept nogil:
     global _fork_generation
     _fork_generation += 1
+    resonance_after_fork(True)
 
 
-if pthread_atfork(NULL, NULL, _count_fork) != 0:
+if pthread_atfork(_before_fork, _after_fork, _in_child) != 0:
     raise MemoryError("pthread_atfork")
 
 # How many objects are alive; tests assert that both return to zero.

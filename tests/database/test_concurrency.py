@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from resonance import ResonanceDB
+from resonance import ResonanceDB, engine
 from resonance.model import Edge, Node
 from support import Background, Child, integrity, together, unit
 
@@ -250,4 +250,32 @@ def test_edges_and_nodes_that_depend_on_each_other(path):
     with ResonanceDB(path) as db:
         db.insert_nodes(id=[f"n{i}" for i in range(10)])
     together(4, lambda number, path: (delete if number == 0 else link)(number, path), path)
+    assert integrity(path) == [("ok",)]
+
+
+def hold_open(path, ready, go):
+    with ResonanceDB(path) as db, db.snapshot():
+        os.write(ready, b"!")
+        os.read(go, 1)
+        return db.query("SELECT count(*) FROM nodes")[0][0]
+
+
+@pytest.mark.skipif(
+    not engine()["bundled"], reason="the system's SQLite does not forget what the parent locks"
+)
+def test_a_child_of_a_process_that_has_it_open_holds_locks_of_its_own(path):
+    """Without them the parent, when it closes, thinks it is the last, and takes the WAL away."""
+    ready, tell_ready = os.pipe()
+    wait, go = os.pipe()
+    with ResonanceDB(path) as db:
+        db.insert_node({"id": "a"})
+        with db.snapshot():
+            child = Child(hold_open, path, tell_ready, wait)
+            os.read(ready, 1)
+    left = {entry.name for entry in path.parent.iterdir()}
+    os.write(go, b"!")
+    assert child.result() == 1
+    for descriptor in (ready, tell_ready, wait, go):
+        os.close(descriptor)
+    assert {"-wal", "-shm"} <= {name.removeprefix(path.name) for name in left}
     assert integrity(path) == [("ok",)]
