@@ -13,7 +13,8 @@ The parts, in the order they build on each other:
     arrow        Arrow streams -> the same columns, straight from their buffers
     graph        bulk nodes and edges from those columns: a plan, then writing
     vectors      rows -> matrices and scores
-    codes        rows -> int8 codes that stay in memory, and the scan over them
+    codes        rows -> int8 codes that stay in memory
+    scan         which of them may be among the nearest to some queries
     export       rows -> the buffers of Arrow columns
 """
 
@@ -24,6 +25,10 @@ from cpython.buffer cimport (
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
+    PyThread_type_lock, WAIT_LOCK,
+)
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -94,4 +99,5 @@ include "keys.pxi"
 include "graph.pxi"
 include "vectors.pxi"
 include "codes.pxi"
+include "scan.pxi"
 include "export.pxi"

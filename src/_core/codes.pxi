@@ -81,16 +81,6 @@ cdef class Block:
         free(self.codes)
         PyMem_RawFree(self.scale)
 
-    cdef inline void ask_for(self, Py_ssize_t row, size_t stride) noexcept nogil:
-        """Have the memory of a row on its way, if it is one of these."""
-        cdef size_t i = 0
-        if 0 <= row < self.count:
-            while i < stride:
-                fetch_early(self.codes + row * stride + i)
-                i += LINE
-            fetch_early(&self.scale[row])
-            fetch_early(&self.error[row])
-
     cdef int make(self, size_t stride) noexcept nogil:
         """0, or -1 without memory."""
         cdef size_t size = BLOCK * stride
@@ -115,19 +105,97 @@ cdef class Block:
 
 @cython.final
 cdef class Texts:
-    """Texts by number, from 1 on in the order they came; 0 is NULL."""
-    cdef dict numbers
-    cdef bytes last  # of which the number was asked
+    """Texts by number, from 1 on in the order they came. One thread adds, any may look."""
+    cdef Arena bytes
+    cdef Arena ends          # Py_ssize_t: where each text ends in `bytes`
+    cdef uint32_t* slots     # numbers by the hash of their text; 0 where there is none
+    cdef size_t room         # slots, a power of two
+    cdef readonly uint32_t count
+    cdef PyThread_type_lock lock
 
     def __cinit__(self):
-        self.numbers = {}
-        self.last = b""
+        self.bytes = Arena.__new__(Arena)
+        self.ends = Arena.__new__(Arena)
+        self.room = 64
+        self.slots = <uint32_t*> PyMem_RawCalloc(self.room, sizeof(uint32_t))
+        self.lock = PyThread_allocate_lock()
+        if self.slots == NULL or self.lock == NULL:
+            raise MemoryError()
 
-    cdef uint32_t number(self, const char* text, Py_ssize_t size) except? 0:
-        cdef bytes key = PyBytes_FromStringAndSize(text, size)
-        found = self.numbers.setdefault(key, len(self.numbers) + 1)
-        self.last = key
+    def __dealloc__(self):
+        PyMem_RawFree(self.slots)
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef const char* text(self, uint32_t number, Py_ssize_t* size) noexcept nogil:
+        cdef const Py_ssize_t* ends = <const Py_ssize_t*> self.ends.data
+        cdef Py_ssize_t start = ends[number - 2] if number > 1 else 0
+        size[0] = ends[number - 1] - start
+        return self.bytes.data + start
+
+    cdef bint is_text(self, uint32_t number, const char* text, Py_ssize_t size) noexcept nogil:
+        cdef Py_ssize_t own_size
+        cdef const char* own = self.text(number, &own_size)
+        return own_size == size and (size == 0 or memcmp(own, text, size) == 0)
+
+    cdef size_t slot_of(self, const char* text, Py_ssize_t size) noexcept nogil:
+        """Where the number of a text is, or would be."""
+        cdef uint64_t hash = 14695981039346656037U  # FNV-1a
+        cdef Py_ssize_t i
+        cdef size_t slot
+        for i in range(size):
+            hash = (hash ^ <uint8_t> text[i]) * 1099511628211U
+        slot = hash & (self.room - 1)
+        while self.slots[slot] and not self.is_text(self.slots[slot], text, size):
+            slot = (slot + 1) & (self.room - 1)
+        return slot
+
+    cdef uint32_t find(self, const char* text, Py_ssize_t size) noexcept nogil:
+        """Its number, or 0."""
+        cdef uint32_t found
+        PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        found = self.slots[self.slot_of(text, size)]
+        PyThread_release_lock(self.lock)
         return found
+
+    cdef uint32_t number(self, const char* text, Py_ssize_t size) noexcept nogil:
+        """Its number, a new one if need be; 0 without memory."""
+        cdef uint32_t found = self.slots[self.slot_of(text, size)]
+        if found:
+            return found
+        PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        found = self.add(text, size)
+        PyThread_release_lock(self.lock)
+        return found
+
+    cdef uint32_t add(self, const char* text, Py_ssize_t size) noexcept nogil:
+        cdef Py_ssize_t end = self.bytes.size + size
+        if 2 * (self.count + 1) > self.room and self.grow() < 0:
+            return 0
+        if self.bytes.append(text, size) < 0:
+            return 0
+        if self.ends.append(&end, sizeof(Py_ssize_t)) < 0:
+            self.bytes.size -= size
+            return 0
+        self.count += 1
+        self.slots[self.slot_of(text, size)] = self.count
+        return self.count
+
+    cdef int grow(self) noexcept nogil:
+        cdef uint32_t* before = self.slots
+        cdef uint32_t* slots = <uint32_t*> PyMem_RawCalloc(2 * self.room, sizeof(uint32_t))
+        cdef uint32_t number
+        cdef Py_ssize_t size
+        cdef const char* text
+        if slots == NULL:
+            return -1
+        self.slots = slots
+        self.room *= 2
+        for number in range(1, self.count + 1):
+            text = self.text(number, &size)
+            slots[self.slot_of(text, size)] = number
+        PyMem_RawFree(before)
+        return 0
 
 
 @cython.final
@@ -194,14 +262,11 @@ cdef class Codes:
         cdef int rc, size = 0, label, failed = 0, wanted = <int> (self.width * sizeof(float))
         cdef Py_ssize_t before = self.count, row
         cdef float norm = self.norm
-        cdef list last = [None] * LABELS  # keeps alive what last_text points to
-        cdef Texts texts
-        cdef const char* last_text[LABELS]
-        cdef Py_ssize_t last_size[LABELS]
-        cdef uint32_t last_number[LABELS]
+        cdef void* texts[LABELS]
+        cdef uint32_t number[LABELS]
         for label in range(LABELS):
-            last_text[label] = NULL
-            last_size[label] = last_number[label] = 0
+            texts[label] = <void*> self.texts[label]
+            number[label] = 0
         try:
             statement = connection.cached(sql)
             try:
@@ -232,15 +297,15 @@ cdef class Codes:
                                 block.label[label][row] = 0
                                 continue
                             # Rows mostly have what the row before them has.
-                            if last_text[label] == NULL or size != last_size[label] \
-                                    or memcmp(text, last_text[label], size) != 0:
-                                with gil:
-                                    texts = self.texts[label]
-                                    last_number[label] = texts.number(text, size)
-                                    last[label] = texts.last
-                                    last_text[label] = PyBytes_AS_STRING(texts.last)
-                                    last_size[label] = size
-                            block.label[label][row] = last_number[label]
+                            if number[label] == 0 \
+                                    or not (<Texts> texts[label]).is_text(number[label], text, size):
+                                number[label] = (<Texts> texts[label]).number(text, size)
+                                if number[label] == 0:
+                                    failed = 3
+                                    break
+                            block.label[label][row] = number[label]
+                        if failed:
+                            break
                         if row and rowid < block.rowid[row - 1]:
                             block.ascending = False
                         block.rowid[row] = rowid
@@ -252,6 +317,8 @@ cdef class Codes:
                     raise wrong_width(f"rowid {rowid}", size, self.width)
                 if failed == 2:
                     raise not_finite_row(rowid)
+                if failed == 3:
+                    raise MemoryError()
                 handle.check(rc, "load vectors", sql)
             finally:
                 statement.rewind()
@@ -264,15 +331,21 @@ cdef class Codes:
         cdef Block block
         cdef Py_ssize_t row
         cdef int label
-        cdef const uint32_t[::1] numbers
+        cdef Texts here, there
+        cdef uint32_t number
+        cdef Py_ssize_t size
+        cdef const char* text
+        cdef uint32_t[::1] numbers
         if other.width != self.width:
             raise EmbeddingError(f"codes of {other.width} dimensions to codes of {self.width}", got=other.width)
         for label in range(LABELS):
-            here, there = (<Texts> self.texts[label]).numbers, (<Texts> other.texts[label]).numbers
-            table = numpy.zeros(len(there) + 1, numpy.uint32)
-            for text, number in there.items():
-                table[number] = here.setdefault(text, len(here) + 1)
-            numbers = table
+            here, there = self.texts[label], other.texts[label]
+            numbers = numpy.zeros(there.count + 1, numpy.uint32)
+            for number in range(1, there.count + 1):
+                text = there.text(number, &size)
+                numbers[number] = here.number(text, size)
+                if numbers[number] == 0:
+                    raise MemoryError()
             for block in other.blocks:
                 for row in range(block.count):
                     block.label[label][row] = numbers[block.label[label][row]]
@@ -288,26 +361,14 @@ cdef class Codes:
     def rowids(self, const int64_t[::1] positions not None):
         """(n,) int64: the rowids at these positions."""
         cdef Py_ssize_t i
-        cdef Block block = None
+        cdef Parts parts = parts_of(self, self.count)
+        cdef const Part* part = NULL
         result = numpy.empty(positions.shape[0], numpy.int64)
         cdef int64_t[::1] out = result
         for i in range(positions.shape[0]):
-            if block is None or not block.start <= positions[i] < block.start + block.count:
-                block = self.block_of(positions[i])
-            out[i] = block.rowid[positions[i] - block.start]
+            part = parts.holding(positions[i], part)
+            out[i] = part.rowid[positions[i] - part.start]
         return result
-
-    cdef Block block_of(self, Py_ssize_t position):
-        cdef Py_ssize_t low = 0, high = len(self.blocks), middle
-        cdef Block block
-        while high - low > 1:
-            middle = (low + high) // 2
-            block = self.blocks[middle]
-            if block.start <= position:
-                low = middle
-            else:
-                high = middle
-        return self.blocks[low]
 
     def locate(self, const int64_t[::1] lows not None, const int64_t[::1] highs not None, Py_ssize_t count):
         """Positions below ``count`` whose rowid lies in one of the ranges low..high, both included.
@@ -319,33 +380,13 @@ cdef class Codes:
             (n,) int64, ascending.
         """
         cdef Arena found = Arena.__new__(Arena)
-        cdef Block block
-        cdef Py_ssize_t row, visible, ranges = lows.shape[0], near = 0, i, first
-        cdef int64_t position
+        cdef Parts parts = parts_of(self, count)
+        cdef Py_ssize_t i
         cdef int failed = 0
-        for block in self.blocks:
-            visible = min(block.count, count - block.start)
-            if visible <= 0 or ranges == 0:
-                continue
+        if lows.shape[0]:
             with nogil:
-                if block.ascending:
-                    i = last_at_most(&lows[0], ranges, block.rowid[0])
-                    i = max(i, 0)
-                    row = 0
-                    while i < ranges and row < visible:
-                        first = first_at_least(block.rowid, visible, lows[i])
-                        row = first
-                        while row < visible and block.rowid[row] <= highs[i]:
-                            position = block.start + row
-                            failed |= found.append(&position, sizeof(int64_t))
-                            row += 1
-                        i += 1
-                else:
-                    for row in range(visible):
-                        near = last_at_most(&lows[0], ranges, block.rowid[row])
-                        if near >= 0 and block.rowid[row] <= highs[near]:
-                            position = block.start + row
-                            failed |= found.append(&position, sizeof(int64_t))
+                for i in range(parts.count):
+                    failed |= rows_in_ranges(&parts.parts[i], &lows[0], &highs[0], lows.shape[0], found)
         if failed:
             raise MemoryError()
         return found.array(numpy.int64)
@@ -357,31 +398,21 @@ cdef class Codes:
             (n,) int64, ascending.
         """
         cdef Arena found = Arena.__new__(Arena)
-        cdef Block block
+        cdef Parts parts = parts_of(self, count)
         cdef uint32_t numbers[LABELS]
-        cdef int64_t buffer[256]
-        cdef uint32_t matched[256]
-        cdef Py_ssize_t row, n, start, visible
+        cdef bytes text
+        cdef Py_ssize_t i
         cdef int label, failed = 0
         for label in range(LABELS):
-            if wanted[label] is None:
-                numbers[label] = 0
-                continue
-            number = (<Texts> self.texts[label]).numbers.get(wanted[label].encode())
-            if number is None:
-                return numpy.empty(0, numpy.int64)
-            numbers[label] = number
-        for block in self.blocks:
-            visible = min(block.count, count - block.start)
-            with nogil:
-                start = 0
-                while start < visible:
-                    n = rows_that_match(block.label, numbers, start, min(<Py_ssize_t> TILE, visible - start), matched)
-                    for row in range(n):
-                        buffer[row] = block.start + start + matched[row]
-                    if n:
-                        failed |= found.append(buffer, n * sizeof(int64_t))
-                    start += TILE
+            numbers[label] = 0
+            if wanted[label] is not None:
+                text = wanted[label].encode()
+                numbers[label] = (<Texts> self.texts[label]).find(PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+                if numbers[label] == 0:
+                    return numpy.empty(0, numpy.int64)
+        with nogil:
+            for i in range(parts.count):
+                failed |= rows_with_labels(&parts.parts[i], numbers, found)
         if failed:
             raise MemoryError()
         return found.array(numpy.int64)
@@ -401,22 +432,126 @@ cdef class Codes:
         Returns:
             for each query positions (n,) int64, and bounds low (n,) and high (n,) float32 of their scores.
         """
-        cdef Py_ssize_t q, number = queries.shape[0], padded = (number + QUERIES - 1) // QUERIES * QUERIES
         cdef Scan scan = Scan.__new__(Scan)
+        cdef Py_ssize_t q, number = queries.shape[0]
         if queries.shape[1] != self.width:
             raise EmbeddingError(f"queries of {queries.shape[1]} dimensions, not {self.width}", got=queries.shape[1])
         if k < 1 or count > self.count or (dead is not None and dead.shape[0] < count):
             raise ColumnError(f"k={k}, {count} rows of {self.count}")
+        if positions is not None and positions.shape[0] \
+                and (positions[0] < 0 or positions[positions.shape[0] - 1] >= count):
+            raise ColumnError(f"positions up to {positions[positions.shape[0] - 1]} of {count} rows")
         if number == 0:
             return []
-        scan.prepare(self, queries, k, least, most)
+        scan.prepare(self, queries, k, count, least, most)
         scan.dead = NULL if dead is None or dead.shape[0] == 0 else &dead[0]
-        blocks = list(self.blocks)
         if positions is None:
-            scan.all_rows(blocks, count)
-        else:
-            scan.some_rows(self, blocks, positions, count)
-        return [scan.found(self, queries[q], q) for q in range(number)]
+            scan.all_rows()
+        elif positions.shape[0]:
+            scan.some_rows(&positions[0], positions.shape[0])
+        scan.look_again()
+        return [scan.found(q) for q in range(number)]
+
+
+cdef struct Part:
+    const uint8_t* codes
+    const float* scale
+    const float* error
+    const int64_t* rowid
+    const uint32_t* label[LABELS]
+    Py_ssize_t start
+    Py_ssize_t count
+    bint ascending
+
+
+@cython.final
+cdef class Parts:
+    """The blocks up to a position as plain structs: a whole job is done on them without the GIL."""
+    cdef list blocks         # kept alive
+    cdef Part* parts
+    cdef Py_ssize_t count
+
+    def __cinit__(self):
+        self.parts = NULL
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.parts)
+
+    cdef const Part* holding(self, Py_ssize_t position, const Part* near) noexcept nogil:
+        """The part that holds a position; `near` is looked at first, unless it is NULL."""
+        cdef Py_ssize_t low = 0, high = self.count, middle
+        if near != NULL and near.start <= position < near.start + near.count:
+            return near
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.parts[middle].start <= position:
+                low = middle
+            else:
+                high = middle
+        return &self.parts[low]
+
+
+cdef Parts parts_of(Codes codes, Py_ssize_t count):
+    cdef Parts made = Parts.__new__(Parts)
+    cdef Block block
+    cdef Part* part
+    cdef int label
+    made.blocks = list(codes.blocks)
+    made.parts = <Part*> PyMem_RawCalloc(max(len(made.blocks), 1), sizeof(Part))
+    if made.parts == NULL:
+        raise MemoryError()
+    for block in made.blocks:
+        part = &made.parts[made.count]
+        part.start = block.start
+        part.count = min(block.count, count - block.start)
+        if part.count <= 0:
+            break
+        part.codes, part.scale, part.error, part.rowid = block.codes, block.scale, block.error, block.rowid
+        for label in range(LABELS):
+            part.label[label] = block.label[label]
+        part.ascending = block.ascending
+        made.count += 1
+    return made
+
+
+cdef int rows_in_ranges(const Part* part, const int64_t* lows, const int64_t* highs, Py_ssize_t ranges,
+                        Arena found) noexcept nogil:
+    """0, or -1 without memory."""
+    cdef Py_ssize_t row = 0, i, near
+    cdef int failed = 0
+    if not part.ascending:
+        for row in range(part.count):
+            near = last_at_most(lows, ranges, part.rowid[row])
+            if near >= 0 and part.rowid[row] <= highs[near]:
+                failed |= add_position(found, part.start + row)
+        return failed
+    i = max(last_at_most(lows, ranges, part.rowid[0]), 0)
+    while i < ranges and row < part.count:
+        row = first_at_least(part.rowid, part.count, lows[i])
+        while row < part.count and part.rowid[row] <= highs[i]:
+            failed |= add_position(found, part.start + row)
+            row += 1
+        i += 1
+    return failed
+
+
+cdef int rows_with_labels(const Part* part, const uint32_t* numbers, Arena found) noexcept nogil:
+    """0, or -1 without memory."""
+    cdef uint32_t matched[256]  # TILE
+    cdef Py_ssize_t start = 0
+    cdef size_t n, i
+    cdef int failed = 0
+    while start < part.count:
+        n = rows_that_match(<const uint32_t**> part.label, numbers, start, min(<Py_ssize_t> TILE, part.count - start),
+                            matched)
+        for i in range(n):
+            failed |= add_position(found, part.start + start + matched[i])
+        start += TILE
+    return failed
+
+
+cdef inline int add_position(Arena found, int64_t position) noexcept nogil:
+    return found.append(&position, sizeof(int64_t))
 
 
 cdef Py_ssize_t last_at_most(const int64_t* values, Py_ssize_t count, int64_t wanted) noexcept nogil:
@@ -445,258 +580,3 @@ cdef Py_ssize_t first_at_least(const int64_t* values, Py_ssize_t count, int64_t 
 cdef object not_finite_row(int64_t rowid):
     return CorruptRowError(f"the node with rowid {rowid}: its embedding is not finite; embed it again, or "
                            f"rebuild with `resonance init`")
-
-
-cdef struct Found:
-    int64_t position
-    float low
-    float high
-
-
-cdef struct Kept:
-    Found* rows
-    Py_ssize_t count
-    Py_ssize_t capacity
-
-
-cdef int keep_row(Kept* kept, Found row) noexcept nogil:
-    """0, or -1 without memory."""
-    cdef Py_ssize_t capacity
-    cdef void* grown
-    if kept.count == kept.capacity:
-        capacity = max(2 * kept.capacity, 256)
-        grown = PyMem_RawRealloc(kept.rows, capacity * sizeof(Found))
-        if grown == NULL:
-            return -1
-        kept.rows = <Found*> grown
-        kept.capacity = capacity
-    kept.rows[kept.count] = row
-    kept.count += 1
-    return 0
-
-
-@cython.final
-cdef class Scan:
-    """One pass over codes for some queries: for each a heap of the k best lower bounds, and what may beat it."""
-    cdef Py_ssize_t number       # queries
-    cdef Py_ssize_t k
-    cdef size_t stride
-    cdef int8_t* codes           # of the queries, `stride` bytes each, padded to a multiple of QUERIES
-    cdef float* scale            # of each query
-    cdef float* slack            # that its own codes cost, rounding included
-    cdef int32_t* shift          # rows are stored plus 128
-    cdef float* threshold        # a row below is not among the k best
-    cdef float* heaps            # the smallest of the k best lower bounds on top
-    cdef Py_ssize_t* sizes
-    cdef const uint8_t* dead
-    cdef float most              # a row above is not looked for
-    cdef float surely            # a row that may lie above cannot vouch for what is among the k best
-    cdef Kept* kept              # rows that passed, for each query
-    cdef void* memory
-
-    def __cinit__(self):
-        self.memory = NULL
-        self.codes = NULL
-        self.heaps = NULL
-        self.kept = NULL
-        self.number = 0
-
-    def __dealloc__(self):
-        cdef Py_ssize_t q
-        if self.kept != NULL:
-            for q in range(self.number):
-                PyMem_RawFree(self.kept[q].rows)
-        free(self.codes)
-        PyMem_RawFree(self.heaps)
-        PyMem_RawFree(self.memory)
-
-    cdef int prepare(self, Codes rows, const double[:, ::1] queries, Py_ssize_t k, double least,
-                     double most) except -1:
-        cdef Py_ssize_t q, i, number = queries.shape[0], width = rows.width
-        cdef Py_ssize_t padded = (number + QUERIES - 1) // QUERIES * QUERIES
-        cdef double largest, lost, difference, floor
-        cdef int code
-        cdef float s
-        cdef void* memory = NULL
-        self.number, self.k, self.stride = number, k, rows.stride
-        if posix_memalign(&memory, 64, padded * self.stride) != 0:
-            raise MemoryError()
-        self.codes = <int8_t*> memory
-        memset(self.codes, 0, padded * self.stride)
-        self.heaps = <float*> PyMem_RawMalloc(number * min(k, max(rows.count, 1)) * sizeof(float))
-        self.memory = PyMem_RawCalloc(number, 3 * sizeof(float) + sizeof(int32_t) + sizeof(Py_ssize_t)
-                                      + sizeof(Kept))
-        if self.heaps == NULL or self.memory == NULL:
-            raise MemoryError()
-        self.k = min(k, max(rows.count, 1))
-        self.kept = <Kept*> self.memory
-        self.sizes = <Py_ssize_t*> (self.kept + number)
-        self.scale = <float*> (self.sizes + number)
-        self.slack = self.scale + number
-        self.threshold = self.slack + number
-        self.shift = <int32_t*> (self.threshold + number)
-        self.most = <float> most + ROUNDING if most < INFINITY else INFINITY
-        self.surely = <float> most - ROUNDING if most < INFINITY else INFINITY
-        floor = least - ROUNDING if least > -INFINITY else -INFINITY
-        for q in range(number):
-            largest = 0
-            for i in range(width):
-                largest = max(largest, fabs(queries[q, i]))
-            if not largest <= 1.0001:
-                raise EmbeddingError(f"query {q} is not of unit length", row=q)
-            s = <float> (largest / 127)
-            lost = 0
-            for i in range(width):
-                code = <int> lrint(queries[q, i] / s) if s > 0 else 0
-                code = min(max(code, -127), 127)
-                self.codes[q * self.stride + i] = <int8_t> code
-                self.shift[q] += 128 * code
-                difference = queries[q, i] - <double> code * s
-                lost += difference * difference
-            self.scale[q] = s
-            self.slack[q] = <float> (rows.norm * (sqrt(lost) * 1.000001 + ROUNDING))
-            self.threshold[q] = <float> floor
-        return 0
-
-    cdef int all_rows(self, list blocks, Py_ssize_t count) except -1:
-        cdef Block block
-        cdef Py_ssize_t start, rows, visible
-        cdef int failed = 0
-        for block in blocks:
-            visible = min(block.count, count - block.start)
-            with nogil:
-                start = 0
-                while start < visible and not failed:
-                    rows = min(<Py_ssize_t> TILE, visible - start)
-                    failed = self.tile(block.codes + start * self.stride, block.scale + start,
-                                       block.error + start, NULL, block.start + start, rows)
-                    start += rows
-            if failed:
-                raise MemoryError()
-            PyErr_CheckSignals()
-        return 0
-
-    cdef int some_rows(self, Codes rows, list blocks, const int64_t[::1] positions, Py_ssize_t count) except -1:
-        """The rows wanted are gathered into tiles; gathering costs little beside waiting for them."""
-        cdef Py_ssize_t i = 0, n, total = positions.shape[0], at
-        cdef Block block = None
-        cdef void* memory = NULL
-        cdef float scale[256]
-        cdef float error[256]
-        cdef uint8_t* gathered
-        cdef int failed = 0
-        if total and (positions[0] < 0 or positions[total - 1] >= count):
-            raise ColumnError(f"positions up to {positions[total - 1]} of {count} rows")
-        if posix_memalign(&memory, 64, TILE * self.stride) != 0:
-            raise MemoryError()
-        gathered = <uint8_t*> memory
-        try:
-            while i < total:
-                n = 0
-                while n < TILE and i + n < total:
-                    if block is None or not block.start <= positions[i + n] < block.start + block.count:
-                        block = rows.block_of(positions[i + n])
-                    with nogil:
-                        while n < TILE and i + n < total:
-                            at = positions[i + n] - block.start
-                            if at >= block.count:
-                                break
-                            if i + n + AHEAD < total:
-                                block.ask_for(positions[i + n + AHEAD] - block.start, self.stride)
-                            memcpy(gathered + n * self.stride, block.codes + at * self.stride, self.stride)
-                            scale[n] = block.scale[at]
-                            error[n] = block.error[at]
-                            n += 1
-                with nogil:
-                    failed = self.tile(gathered, scale, error, &positions[i], 0, n)
-                if failed:
-                    raise MemoryError()
-                i += n
-        finally:
-            free(memory)
-        return 0
-
-    cdef int tile(self, const uint8_t* codes, const float* scale, const float* error,
-                  const int64_t* positions, Py_ssize_t start, Py_ssize_t rows) noexcept nogil:
-        cdef int32_t sums[4 * 256]
-        cdef float middle[256]
-        cdef uint32_t passed[256]
-        cdef Py_ssize_t q = 0, each, together
-        cdef size_t n
-        while q < self.number:
-            together = min(<Py_ssize_t> QUERIES, self.number - q)
-            if together == 1:
-                score_one(codes, self.stride, rows, self.codes + q * self.stride, sums)
-            else:
-                score_many(codes, self.stride, rows, self.codes + q * self.stride, sums, TILE)
-            for each in range(q, q + together):
-                n = rows_that_pass(sums + (each - q) * TILE, scale, error, rows, self.scale[each],
-                                   self.shift[each], self.slack[each], self.threshold[each], middle, passed)
-                if n and self.keep(each, n, passed, middle, error, positions, start) < 0:
-                    return -1
-            q += together
-        return 0
-
-    cdef int keep(self, Py_ssize_t q, size_t n, const uint32_t* passed, const float* middle, const float* error,
-                  const int64_t* positions, Py_ssize_t start) noexcept nogil:
-        cdef Found row
-        cdef float reach
-        cdef size_t i
-        cdef float* heap = self.heaps + q * self.k
-        for i in range(n):
-            reach = error[passed[i]] + self.slack[q]
-            row.position = positions[passed[i]] if positions != NULL else <int64_t> (start + passed[i])
-            row.low = middle[passed[i]] - reach
-            row.high = middle[passed[i]] + reach
-            if row.high < self.threshold[q] or row.low > self.most \
-                    or (self.dead != NULL and self.dead[row.position]):
-                continue
-            if keep_row(&self.kept[q], row) < 0:
-                return -1
-            if row.high <= self.surely:
-                heap_offer(heap, &self.sizes[q], self.k, row.low)
-                if self.sizes[q] == self.k and heap[0] > self.threshold[q]:
-                    self.threshold[q] = heap[0]
-        return 0
-
-    cdef tuple found(self, Codes codes, const double[::1] query, Py_ssize_t q):
-        """What is still above the threshold when it is final, by bounds that the query's codes do not widen."""
-        cdef Kept* kept = &self.kept[q]
-        cdef Py_ssize_t i, n = 0, width = codes.width, at
-        cdef float middle, reach, threshold = self.threshold[q]
-        cdef Block block = None
-        cdef float[::1] whole = numpy.asarray(query, numpy.float32)
-        # Each of LANES float32 sums may be off by as many roundings as it has terms.
-        cdef float rounding = codes.norm * (ROUNDING + 6e-8 * (width // LANES + 8))
-        self.sizes[q] = 0
-        for i in range(kept.count):
-            if kept.rows[i].high < self.threshold[q]:
-                continue
-            if block is None or not block.start <= kept.rows[i].position < block.start + block.count:
-                block = codes.block_of(kept.rows[i].position)
-            at = kept.rows[i].position - block.start
-            middle = <float> (precise_sum(block.codes + at * self.stride, &whole[0], width) * block.scale[at])
-            reach = block.error[at] + rounding
-            kept.rows[n].position = kept.rows[i].position
-            kept.rows[n].low = max(kept.rows[i].low, middle - reach)
-            kept.rows[n].high = min(kept.rows[i].high, middle + reach)
-            if kept.rows[n].high <= self.surely:
-                heap_offer(self.heaps + q * self.k, &self.sizes[q], self.k, kept.rows[n].low)
-            n += 1
-        if self.sizes[q] == self.k:
-            threshold = max(threshold, self.heaps[q * self.k])
-        kept.count, n = n, 0
-        for i in range(kept.count):
-            n += kept.rows[i].high >= threshold
-        positions = numpy.empty(n, numpy.int64)
-        bounds = numpy.empty((2, n), numpy.float32)
-        cdef int64_t[::1] out = positions
-        cdef float[:, ::1] edges = bounds
-        n = 0
-        for i in range(kept.count):
-            if kept.rows[i].high >= threshold:
-                out[n] = kept.rows[i].position
-                edges[0, n] = kept.rows[i].low
-                edges[1, n] = kept.rows[i].high
-                n += 1
-        return positions, bounds[0], bounds[1]

@@ -180,7 +180,11 @@ VERSION_OF_MANY(plain, )
 #include <immintrin.h>
 
 #define AVX2 __attribute__((target("avx2,fma")))
+#if defined(__clang__) /* knows no such target, and would ignore all of it */
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+#else
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,prefer-vector-width=512")))
+#endif
 
 VERSION(avx2, AVX2)
 VERSION_OF_MANY(avx2, AVX2)

@@ -185,3 +185,23 @@ def test_a_scan_keeps_few_rows(tmp_path):
         assert [hit.id for hit in db.search([1, 0], 5, memory="stream")] == [
             hit.id for hit in db.search([1, 0], 5)
         ]
+
+
+def test_as_many_labels_as_rows(tmp_path):
+    """More than one reader numbers them, and their numbers are brought together."""
+    rows = 3 * 8192
+    domains = [f"{'long ' * (number % 40)}{number}" for number in range(rows)]
+    domains[:4] = ["", "é", "日本", "x" * 10_000]
+    with ResonanceDB(tmp_path / "x.db") as db:
+        db.insert_nodes(
+            id=[f"n{number:05d}" for number in range(rows)],
+            domain=domains,
+            type=["even" if number % 2 == 0 else None for number in range(rows)],
+            embedding=unit(rows, 2, seed=1),
+        )
+        for number in (0, 1, 2, 3, 8191, 8192, 16_385, rows - 1):
+            assert [hit.id for hit in both(db, [1, 0], domain=domains[number])] == [f"n{number:05d}"]
+        assert both(db, [1, 0], domain="nowhere") == []
+        assert len(both(db, [1, 0], rows, type="even")) == rows // 2
+        db.insert_node({"id": "new", "domain": "as yet unknown", "embedding": [1, 0]})
+        assert [hit.id for hit in both(db, [1, 0], domain="as yet unknown")] == ["new"]
