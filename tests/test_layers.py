@@ -21,6 +21,7 @@ ORDER = """
     changes spaces
     search
     arrow bulk matrix rebuild stats
+    questions
     database
     aio
     vault
@@ -32,9 +33,9 @@ ORDER = """
 # What leads upwards all the same: imported when a function runs, not before.
 DOORS = {
     ("factory", "care.health"): "DatabaseFactory.perform_health_check is the contract's name for it",
-    ("database", "vault.embed"): "db.search_hybrid() asks the model whose vectors are stored",
-    ("database", "vault.hydrate"): "db.content() reads from the vault",
-    ("database", "care.digest"): "db.digest() is part of looking after a database",
+    ("questions", "vault.embed"): "db.search_hybrid() asks the model whose vectors are stored",
+    ("questions", "vault.hydrate"): "db.content() reads from the vault",
+    ("questions", "care.digest"): "db.digest() is part of looking after a database",
     ("model", "arrow"): "an EmbeddingMatrix can be handed out as Arrow",
 }
 

@@ -35,8 +35,8 @@ from math import isfinite
 from typing import Any
 
 from resonance._core import Connection
-from resonance.database import ResonanceDB
 from resonance.model import Digest
+from resonance.questions import Questions
 
 VERSION = 1
 
@@ -65,7 +65,7 @@ _VECTORS = (
 _SPACE = "SELECT name, dims, revision, normalisation FROM spaces WHERE active = 1"
 
 
-def digest(db: ResonanceDB) -> Digest:
+def digest(db: Questions) -> Digest:
     """The digest of what ``db`` holds now, all of one moment; see the head of this module.
 
     Raises:

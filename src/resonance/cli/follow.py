@@ -18,8 +18,8 @@ from resonance.cli.vault import (
     MaxLoss,
     NoEmbed,
     Sources,
-    chosen_model,
-    find_embedder,
+    find_vault,
+    opened,
     shown_progress,
     tell_paths,
 )
@@ -55,25 +55,10 @@ def watch(
     they stay in the database until they are there again, or an ingest with --yes removes them.
     """
     with answering(as_json) as answer:
-        from resonance.care.regenerate import make_room
         from resonance.vault.watch import watch as follow
 
-        where = place.find(
-            root,
-            root_option,
-            database,
-            sources=source,
-            exclude=exclude,
-            model=chosen_model(model, no_embed),
-            max_loss=max_loss,
-        )
-        new = not where.database.exists()
-        make_room(where.database, where.settings)
-        with ResonanceDB(where.database) as db, shown_progress(answer) as progress:
-            place.tell_of_migration(db)
-            place.require_same_root(db, where)
-            if new:
-                find_embedder(where, fetch=True)
+        where = find_vault(root, root_option, database, source, exclude, model, no_embed, max_loss)
+        with opened(where) as (db, *_), shown_progress(answer) as progress:
             teller = _Teller(answer)
             stop = threading.Event()
 

@@ -55,7 +55,7 @@ def search(
         where = place.find(None, root, database, model=model)
         with place.open_for_reading(where) as db:
             hits = _hits(db, where, text, count, mode, model, type)
-            found = [_found(db, hit) for hit in hits]
+            found = _looked_up(db, hits)
             if answer.on_terminal:
                 _show_hits(answer, db, found)
         if as_json:
@@ -154,7 +154,7 @@ def explore(
             node_id = _resolve(db, node)
             found = db.get_node(node_id)
             assert found is not None
-            state, path, _ = _state(db, node_id)
+            state, path = _state(db, node_id)
             told = {
                 "node": _card(found) | {"path": path, "state": state} | _belonging(db, node_id),
                 "sections": _sections(db, node_id),
@@ -309,18 +309,28 @@ def _path(heading: Sequence[str], title: str | None) -> str:
     return " / ".join(heading[1:] if len(heading) > 1 and heading[0] == title else heading)
 
 
-def _found(db: ResonanceDB, hit: Hit) -> _Found:
-    state, path, span = _state(db, hit.section or hit.id)
-    return _Found(hit, state, path or hit.path, (span or hit.span) if hit.section else None)
+def _looked_up(db: ResonanceDB, hits: Sequence[Hit]) -> list[_Found]:
+    """What the texts of hits look like now, each file that moved looked for once."""
+    try:
+        contents = db.content_many(dict.fromkeys(hit.section or hit.id for hit in hits))
+    except ContentError:
+        contents = []  # no vault is known
+    texts = {content.id: content for content in contents if content.path is not None}
+    found = []
+    for hit in hits:
+        text = texts.get(hit.section or hit.id)
+        state, path, span = (text.state, text.path, text.span) if text else (None, hit.path, None)
+        found.append(_Found(hit, state, path, (span or hit.span) if hit.section else None))
+    return found
 
 
-def _state(db: ResonanceDB, node_id: str) -> tuple[str | None, str | None, tuple[int, int] | None]:
+def _state(db: ResonanceDB, node_id: str) -> tuple[str | None, str | None]:
     """The state of a node's text and where it is; None for a node that stands for no file."""
     try:
         content = db.content(node_id)
     except ContentError:
-        return None, None, None
-    return content.state, content.path, content.span
+        return None, None
+    return content.state, content.path
 
 
 def _card(node: Node) -> dict[str, Any]:

@@ -70,15 +70,7 @@ def init(
     with answering(as_json) as answer:
         from resonance.care.regenerate import open_live, regenerate
 
-        where = place.find(
-            root,
-            root_option,
-            database,
-            sources=source,
-            exclude=exclude,
-            model=chosen_model(model, no_embed),
-            max_loss=max_loss,
-        )
+        where = find_vault(root, root_option, database, source, exclude, model, no_embed, max_loss)
         if where.database.exists():
             with open_live(where.database) as db:
                 place.tell_of_migration(db)
@@ -110,32 +102,49 @@ def ingest(
 ) -> None:
     """Bring the database up to date: only what has changed is read, embedded and written."""
     with answering(as_json) as answer:
-        from resonance.care.regenerate import make_room
         from resonance.vault.ingest import ingest as bring_up_to_date
 
-        where = place.find(
-            root,
-            root_option,
-            database,
-            sources=source,
-            exclude=exclude,
-            model=chosen_model(model, no_embed),
-            max_loss=max_loss,
-        )
-        new = not where.database.exists()
-        make_room(where.database, where.settings)
-        with ResonanceDB(where.database) as db, shown_progress(answer) as progress:
-            place.tell_of_migration(db)
-            place.require_same_root(db, where)
-            embedder, why = find_embedder(where, fetch=True) if new else (None, None)
+        where = find_vault(root, root_option, database, source, exclude, model, no_embed, max_loss)
+        with opened(where) as (db, embedder, why), shown_progress(answer) as progress:
             report = bring_up_to_date(db, where.settings, embedder=embedder, progress=progress, yes=yes)
         _answer(answer, where, report, why)
 
 
-def chosen_model(model: str | None, no_embed: bool) -> str | None:
+def find_vault(
+    root: Root,
+    root_option: RootOption,
+    database: Database,
+    source: Sources,
+    exclude: Exclude,
+    model: Model,
+    no_embed: NoEmbed,
+    max_loss: MaxLoss,
+) -> Place:
+    """The vault that the options of ``init``, ``ingest`` and ``watch`` name, and how to read it."""
     if no_embed and model is not None:
         raise typer.BadParameter("--model and --no-embed say two different things")
-    return NO_MODEL if no_embed else model
+    return place.find(
+        root,
+        root_option,
+        database,
+        sources=source,
+        exclude=exclude,
+        model=NO_MODEL if no_embed else model,
+        max_loss=max_loss,
+    )
+
+
+@contextlib.contextmanager
+def opened(where: Place) -> Iterator[tuple[ResonanceDB, Embedder | None, str | None]]:
+    """A database to bring up to date; with the model if the database is new, or why there is none."""
+    from resonance.care.regenerate import make_room
+
+    new = not where.database.exists()
+    make_room(where.database, where.settings)
+    with ResonanceDB(where.database) as db:
+        place.tell_of_migration(db)
+        place.require_same_root(db, where)
+        yield db, *(find_embedder(where, fetch=True) if new else (None, None))
 
 
 def find_embedder(where: Place, *, fetch: bool) -> tuple[Embedder | None, str | None]:

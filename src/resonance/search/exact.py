@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypedDict, TypeGuard
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,11 @@ from resonance.errors import CorruptRowError, EmbeddingError, InputError
 from resonance.model import ContentPolicy, Explain, Hit, Hits
 from resonance.search.backend import Backend, BackendIndex, BackendView
 from resonance.search.diversity import most_diverse
-from resonance.search.filters import Filter, Where
+from resonance.search.filters import Filter, GroupBy, Where, count_of, is_grouped, is_number
 from resonance.search.index import VectorIndex, View
 from resonance.session import Session
 
 Memory = Literal["resident", "stream"]
-GroupBy = Literal["document"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -73,19 +72,15 @@ class Question:
         mmr: float | None = None,
         group_by: GroupBy | None = None,
     ) -> None:
-        if group_by not in (None, "document"):
-            raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
-            raise InputError(f"k={k!r}; give a whole number, 0 or more")
-        if mmr is not None and not (_is_number(mmr) and 0 <= mmr <= 1):
+        self.grouped = is_grouped(group_by)
+        self.wanted = count_of(k)
+        if mmr is not None and not (is_number(mmr) and 0 <= mmr <= 1):
             raise InputError(f"mmr={mmr!r}; give a number from 0 (diverse) to 1 (near)")
-        if min_score is not None and not (_is_number(min_score) and np.isfinite(min_score)):
+        if min_score is not None and not (is_number(min_score) and np.isfinite(min_score)):
             raise InputError(f"min_score={min_score!r}; give a number")
         self.single = _is_vector(query)
         self.queries = _unit_queries([query] if self.single else query)
-        self.wanted = int(k)
-        self.candidates = int(k) if mmr is None else _DIVERSE_AMONG * int(k)
-        self.grouped = group_by is not None
+        self.candidates = self.wanted if mmr is None else _DIVERSE_AMONG * self.wanted
         # How many nodes to look at; documents are more than one each.
         self.k = _NODES_A_DOCUMENT * self.candidates if self.grouped else self.candidates
         self.chosen = chosen.of_documents() if self.grouped else chosen
@@ -289,7 +284,7 @@ def _hits(connection: _core.Connection, rowids: Ints, scores: Floats, question: 
         # Everything that ties with the k-th is looked at: the ids decide among them.
         threshold = -np.partition(-scores, question.k - 1)[question.k - 1] if question.k else np.inf
         rowids, scores = rowids[scores >= threshold], scores[scores >= threshold]
-    hits = _named(connection, rowids, scores, question.grouped)
+    hits = named(connection, rowids, scores, question.grouped)
     if question.after is not None:
         score, last = question.after
         hits = [hit for hit in hits if (-hit.score, hit.id) > (-score, last)]
@@ -300,7 +295,8 @@ def _hits(connection: _core.Connection, rowids: Ints, scores: Floats, question: 
     return Hits(hits[: question.wanted])
 
 
-def _named(connection: _core.Connection, rowids: Ints, scores: Floats, grouped: bool) -> list[Hit]:
+def named(connection: _core.Connection, rowids: Ints, scores: Floats, grouped: bool) -> list[Hit]:
+    """Hits for rows of nodes, best first; if ``grouped`` one a document, by the best of its rows."""
     scored = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
     hits = []
     for rowid, node, title, path, document, heading, start, end, above in connection.execute(
@@ -335,13 +331,9 @@ def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None
     if isinstance(after, Hit):
         return after.score, after.id
     score, last = after if isinstance(after, tuple | list) and len(after) == 2 else (None, None)
-    if not _is_number(score) or np.isnan(score) or not isinstance(last, str):
+    if not is_number(score) or np.isnan(score) or not isinstance(last, str):
         raise InputError(f"after={after!r}; give the last hit of the page before, or its (score, id)")
     return float(score), last
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _is_vector(query: Any) -> bool:

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
 
 from resonance.errors import InputError
 
 Where = str | tuple[str, Sequence[Any]]
+GroupBy = Literal["document"]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number, NaN and infinity among them; no truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def count_of(k: object) -> int:
+    """How many are wanted.
+
+    Raises:
+        InputError: it is no whole number, or negative.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
+        raise InputError(f"k={k!r}; give a whole number, 0 or more")
+    return int(k)
+
+
+def is_grouped(group_by: object) -> bool:
+    """Whether documents are wanted.
+
+    Raises:
+        InputError: it is something else to group by.
+    """
+    if group_by not in (None, "document"):
+        raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
+    return group_by is not None
 
 
 class Filter:

@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from resonance.errors import EmbedderError, InputError, TextSearchError
 from resonance.model import ContentPolicy, Hit, Hits, Rank
-from resonance.search.exact import GroupBy
-from resonance.search.filters import Where
+from resonance.search.filters import GroupBy, Where, is_number
 
 if TYPE_CHECKING:
-    from resonance.database import ResonanceDB
+    from resonance.questions import Questions
 
 Vector = npt.ArrayLike | Callable[[str], npt.ArrayLike] | None
 """The vector of a question, or what makes it."""
@@ -44,7 +43,7 @@ class Conditions(TypedDict, total=False):
 
 
 def search_hybrid(
-    db: ResonanceDB,
+    db: Questions,
     text: str,
     k: int,
     *,
@@ -84,7 +83,7 @@ def search_hybrid(
     return found
 
 
-def _vector_of(db: ResonanceDB, text: str, vector: Vector) -> Any:
+def _vector_of(db: Questions, text: str, vector: Vector) -> Any:
     if vector is None:
         return db.embed_question(text)
     return vector(text) if callable(vector) else vector
@@ -100,15 +99,15 @@ def checked_weights(weights: Mapping[str, float] | None, k0: float) -> dict[str,
     if unknown := sorted(told.keys() - set(LISTS)):
         raise InputError(f"weights: there is no list {unknown[0]!r}; there are {', '.join(LISTS)}")
     for name, weight in told.items():
-        if not _is_number(weight) or weight < 0:
+        if not _is_weight(weight):
             raise InputError(f"weights[{name!r}]={weight!r}; give a number, 0 or more")
-    if not _is_number(k0) or k0 < 0:
+    if not _is_weight(k0):
         raise InputError(f"k0={k0!r}; give a number, 0 or more")
     return {name: float(told.get(name, 1.0)) for name in LISTS}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_weight(value: object) -> bool:
+    return is_number(value) and math.isfinite(value) and value >= 0
 
 
 def fuse(lists: Mapping[str, Sequence[Hit]], weights: Mapping[str, float], k0: float) -> list[Hit]:

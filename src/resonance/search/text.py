@@ -20,9 +20,8 @@ from resonance.errors import InputError, TextSearchError
 from resonance.factory import SAFE_SQLITE, engine_number
 from resonance.model import Hits, Text
 from resonance.search import tokens
-from resonance.search.exact import GroupBy
-from resonance.search.exact import _named as named
-from resonance.search.filters import Filter
+from resonance.search.exact import named
+from resonance.search.filters import Filter, GroupBy, count_of, is_grouped
 
 WEIGHTS = (4.0, 3.0, 2.0, 1.0)
 """What a word counts in a title, in other names (aliases and tags), in headings, and in the body."""
@@ -212,10 +211,7 @@ def search_text(
     """The best ``k`` nodes for a text, or the best documents; see ``ResonanceDB.search_text``."""
     if not isinstance(text, str):
         raise InputError(f"text={text!r:.60}; give a str")
-    k = _count(k)
-    if group_by not in (None, "document"):
-        raise InputError(f"group_by={group_by!r}; give 'document', or nothing")
-    grouped = group_by is not None
+    k, grouped = count_of(k), is_grouped(group_by)
     if (why := missing(connection)) is not None:
         raise TextSearchError(f"{connection.path}: {why}")
     asked = tokens.question(text)
@@ -245,14 +241,3 @@ def search_text(
     rowids, scores = zip(*found, strict=True) if found else ((), ())
     hits[:] = named(connection, np.array(rowids, np.int64), np.array(scores, np.float64), grouped)
     return hits
-
-
-def _count(k: object) -> int:
-    """``k`` as a number.
-
-    Raises:
-        InputError: it is no whole number, or negative.
-    """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
-        raise InputError(f"k={k!r}; give a whole number, 0 or more")
-    return int(k)

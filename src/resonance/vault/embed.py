@@ -16,7 +16,7 @@ from resonance.vault import model as default_model
 from resonance.vault.settings import VaultSettings, load_settings
 
 if TYPE_CHECKING:
-    from resonance.database import ResonanceDB
+    from resonance.questions import Questions
 
 NO_MODEL = "none"
 
@@ -192,7 +192,7 @@ _NAMELESS = frozenset({"unnamed", "unknown"})
 
 
 def embedder_of(
-    db: ResonanceDB, settings: VaultSettings | None = None, *, asked: str | None = None
+    db: Questions, settings: VaultSettings | None = None, *, asked: str | None = None
 ) -> Embedder:
     """The model whose space the vectors of a database belong to.
 
