@@ -202,8 +202,8 @@ def main() -> None:
             play.run()
         results.append(summary(play))
         absent[case.name] = play.absent
-    run = describe(options.scale, started, rounds) | {"cases": results, "absent": absent}
-    keep(options.results, run)
+        run = describe(options.scale, started, rounds) | {"cases": results, "absent": absent}
+        keep(options.results, run)  # a run that is cut off has what it had played
     print(table(run))
     print(f"\nas JSON: {options.results}")
     if any(case["errors"] for case in results):
