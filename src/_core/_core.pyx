@@ -11,6 +11,7 @@ The parts, in the order they build on each other:
     connection   what Python code talks to
     columns      Python sequences and arrays -> plain C columns, before SQLite is touched
     arrow        Arrow streams -> the same columns, straight from their buffers
+    feed         rows of such columns as a table that one statement reads
     graph        bulk nodes and edges from those columns: a plan, then writing
     vectors      rows -> matrices and scores
     codes        rows -> int8 codes that stay in memory
@@ -34,6 +35,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, fabs, isfinite, lrint, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy, memset
 
@@ -96,6 +98,7 @@ include "connection.pxi"
 include "columns.pxi"
 include "arrow.pxi"
 include "keys.pxi"
+include "feed.pxi"
 include "graph.pxi"
 include "vectors.pxi"
 include "codes.pxi"

@@ -27,6 +27,9 @@ cdef class Column:
         """Bind the value of `row` without a copy: it must outlive the step. SQLite's result code."""
         return SQLITE_MISUSE
 
+    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
+        """Answer with the value of `row`, likewise: it must last until the next row is asked for."""
+
     cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
         """Ask memory for what says where the value of `far` is, and for the value of `near`."""
 
@@ -47,6 +50,13 @@ cdef class TextColumn(Column):
             return sqlite3_bind_null(stmt, index)
         return sqlite3_bind_text(stmt, index, text.data, text.size, SQLITE_STATIC)
 
+    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
+        cdef Text* text = self.values + row * self.stride
+        if text.data == NULL:
+            sqlite3_result_null(context)
+        else:
+            sqlite3_result_text(context, text.data, text.size, SQLITE_STATIC)
+
     cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
         cdef const Text* text = self.values + near * self.stride
         fetch_early(self.values + far * self.stride)
@@ -61,6 +71,9 @@ cdef class RealColumn(Column):
 
     cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
         return sqlite3_bind_double(stmt, index, self.values[row * self.stride])
+
+    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
+        sqlite3_result_double(context, self.values[row * self.stride])
 
 
 cdef enum:
@@ -104,17 +117,29 @@ cdef class VectorColumn(Column):
             raise not_finite(f"column {self.name!r}, row {row}", row)
         return 0
 
-    cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
+    cdef const float* unit_row(self, Py_ssize_t row) noexcept nogil:
+        """The vector of a row, scaled; NULL if it has none. It lasts until the next is asked for."""
         cdef const float* vector = self.rows[row]
         cdef double length = self.norms[row]
         cdef Py_ssize_t i
-        if length == 0:
+        if length == 0 or length == 1:
+            return vector if length else NULL
+        for i in range(self.width):
+            self.unit[i] = <float> (vector[i] / length)
+        return self.unit
+
+    cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
+        cdef const float* vector = self.unit_row(row)
+        if vector == NULL:
             return sqlite3_bind_null(stmt, index)
-        if length != 1:
-            for i in range(self.width):
-                self.unit[i] = <float> (vector[i] / length)
-            vector = self.unit
         return sqlite3_bind_blob(stmt, index, vector, <int> (self.width * sizeof(float)), SQLITE_STATIC)
+
+    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
+        cdef const float* vector = self.unit_row(row)
+        if vector == NULL:
+            sqlite3_result_null(context)
+        else:
+            sqlite3_result_blob(context, vector, <int> (self.width * sizeof(float)), SQLITE_STATIC)
 
     cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
         cdef const char* vector = <const char*> self.rows[near]

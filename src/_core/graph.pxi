@@ -72,10 +72,6 @@ cdef inline int run_row_of(sqlite3_stmt* stmt, TextColumn column, Py_ssize_t row
     return run_row(stmt, &only, 1, row)
 
 
-cdef enum:
-    ROWS_AHEAD = 8          # as many rows as are written while memory answers
-
-
 cdef class Plan:
     """Rows that have passed every check that needs no database, and the order to write them in.
 
@@ -107,12 +103,15 @@ cdef class Plan:
         cdef list columns = self.columns[:len(self.keys)]
         return [tuple([text_of(column, row) for column in columns]) for row in range(self.rows)]
 
-    def write(self, Connection connection not None, Py_ssize_t start, Py_ssize_t stop):
+    def write(self, Connection connection not None, Py_ssize_t start, Py_ssize_t stop, *, bint poured=False):
         """Write the rows at ``start`` to ``stop`` of the order, in the transaction that is open.
 
         A row whose key exists is updated in the columns given, and only when one of them differs. Two
         plain statements do it: ON CONFLICT DO UPDATE tells neither which it did nor whether anything
         changed.
+
+        Args:
+            poured: insert them all by one statement. If that fails, SQLite rolls back the transaction.
         """
         cdef Handle handle
         cdef list names = [(<Column> column).name for column in self.columns]
@@ -120,64 +119,86 @@ cdef class Plan:
         cdef Statement insert = Statement.__new__(Statement)
         cdef Statement update = Statement.__new__(Statement)
         cdef void** columns
+        cdef Feed feed
         cdef int width = len(self.columns), index, rc = SQLITE_DONE
+        cdef str operation = f"insert into {self.table}"
         start, stop = max(start, 0), min(stop, self.count)
+        if start >= stop:
+            return
         number = {name: f"?{index + 1}" for index, name in enumerate(names)}
         columns = <void**> PyMem_RawMalloc(width * sizeof(void*))
         if columns == NULL:
             raise MemoryError()
         for index in range(width):
             columns[index] = <void*> self.columns[index]
+        feed.columns, feed.width, feed.order, feed.start, feed.stop = columns, width, self.order, start, stop
+        into = f"INTO {self.table}({', '.join(names)})"
         try:
-            handle = connection.entered(f"insert into {self.table}")
+            handle = connection.entered(operation)
             try:
-                insert.prepare(handle, f"INSERT INTO {self.table}({', '.join(names)}) "
-                               f"VALUES ({', '.join(number.values())}) ON CONFLICT DO NOTHING",
-                               SQLITE_PREPARE_PERSISTENT)
                 if others:
                     changes = ", ".join([f"{name} = {number[name]}" for name in others])
                     differs = " OR ".join([f"{name} IS NOT {number[name]}" for name in others])
                     where = " AND ".join([f"{key} = {number[key]}" for key in self.keys])
                     update.prepare(handle, f"UPDATE {self.table} SET {changes} WHERE {where} "
                                    f"AND ({differs})", SQLITE_PREPARE_PERSISTENT)
-                with nogil:
-                    rc = self.write_rows(handle.db, insert.stmt, update.stmt, columns, width, start, stop)
-                handle.check(rc, f"insert into {self.table}", insert.sql)
+                if poured:
+                    handle.check(sqlite3_create_module(handle.db, FEED, &_feed_module, &feed), operation)
+                    # ROLLBACK: to undo only itself it would copy each page it changes. WHERE: the grammar.
+                    insert.prepare(handle, f"INSERT OR ROLLBACK {into} SELECT * FROM {FEED.decode()} WHERE true "
+                                   f"ON CONFLICT DO NOTHING", 0)
+                    with nogil:
+                        rc = self.pour(handle.db, insert.stmt, update.stmt, &feed)
+                else:
+                    insert.prepare(handle, f"INSERT {into} VALUES ({', '.join(number.values())}) "
+                                   f"ON CONFLICT DO NOTHING", SQLITE_PREPARE_PERSISTENT)
+                    with nogil:
+                        rc = self.write_rows(handle.db, insert.stmt, update.stmt, &feed)
+                handle.check(rc, operation, insert.sql)
             finally:
                 # Bound without copies: nothing may point into the columns once they are gone.
                 insert.finalize()
                 update.finalize()
+                if poured:
+                    sqlite3_create_module(handle.db, FEED, NULL, NULL)
                 handle.leave()
         finally:
             PyMem_RawFree(columns)
 
-    cdef int write_rows(self, sqlite3* db, sqlite3_stmt* insert, sqlite3_stmt* update, void** columns,
-                        int width, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    cdef int pour(self, sqlite3* db, sqlite3_stmt* insert, sqlite3_stmt* update, const Feed* feed) noexcept nogil:
+        cdef int64_t inserted
+        cdef int rc = sqlite3_step(insert)
+        if rc != SQLITE_DONE:
+            return rc
+        inserted = sqlite3_changes64(db)
+        self.inserted += inserted
+        if inserted == feed.stop - feed.start or update == NULL:
+            return rc
+        return self.write_rows(db, NULL, update, feed)  # those that are new have nothing to change
+
+    cdef int write_rows(self, sqlite3* db, sqlite3_stmt* insert, sqlite3_stmt* update,
+                        const Feed* feed) noexcept nogil:
+        """Insert row by row, where `insert` is not NULL, and update what is there already."""
         cdef Py_ssize_t position, row
         cdef int rc
-        for position in range(start, stop):
-            row = self.order[position]
-            if position + 2 * ROWS_AHEAD < stop:
-                touch_row(columns, width, self.order[position + 2 * ROWS_AHEAD],
-                          self.order[position + ROWS_AHEAD])
-            rc = run_row(insert, columns, width, row)
-            if rc != SQLITE_DONE:
-                return rc
-            if sqlite3_changes64(db):
-                self.inserted += 1
-            elif update != NULL:
-                rc = run_row(update, columns, width, row)
+        for position in range(feed.start, feed.stop):
+            row = feed.order[position]
+            if position + 2 * ROWS_AHEAD < feed.stop:
+                touch_row(feed.columns, feed.width, feed.order[position + 2 * ROWS_AHEAD],
+                          feed.order[position + ROWS_AHEAD])
+            if insert != NULL:
+                rc = run_row(insert, feed.columns, feed.width, row)
+                if rc != SQLITE_DONE:
+                    return rc
+                if sqlite3_changes64(db):
+                    self.inserted += 1
+                    continue
+            if update != NULL:
+                rc = run_row(update, feed.columns, feed.width, row)
                 if rc != SQLITE_DONE:
                     return rc
                 self.updated += sqlite3_changes64(db)
         return SQLITE_DONE
-
-
-cdef inline void touch_row(void** columns, int width, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
-    """Have the memory of later rows on its way: key order is no order in memory."""
-    cdef int index
-    for index in range(width):
-        (<Column> columns[index]).touch(far, near)
 
 
 cdef inline int run_row(sqlite3_stmt* stmt, void** columns, int width, Py_ssize_t row) noexcept nogil:

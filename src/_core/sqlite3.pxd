@@ -88,3 +88,37 @@ cdef extern from "sqlite3.h" nogil:
     int sqlite3_backup_step(sqlite3_backup* backup, int pages)
     int sqlite3_backup_finish(sqlite3_backup* backup)
     int sqlite3_backup_pagecount(sqlite3_backup* backup)
+
+    ctypedef struct sqlite3_context
+
+    ctypedef struct sqlite3_index_info:
+        double estimatedCost
+        sqlite3_int64 estimatedRows
+
+    ctypedef struct sqlite3_vtab:
+        char* zErrMsg
+
+    ctypedef struct sqlite3_vtab_cursor:
+        sqlite3_vtab* pVtab
+
+    ctypedef struct sqlite3_module:
+        int (*xConnect)(sqlite3*, void*, int, const char* const*, sqlite3_vtab**, char**) noexcept
+        int (*xBestIndex)(sqlite3_vtab*, sqlite3_index_info*) noexcept
+        int (*xDisconnect)(sqlite3_vtab*) noexcept
+        int (*xOpen)(sqlite3_vtab*, sqlite3_vtab_cursor**) noexcept
+        int (*xClose)(sqlite3_vtab_cursor*) noexcept
+        int (*xFilter)(sqlite3_vtab_cursor*, int, const char*, int, void**) noexcept
+        int (*xNext)(sqlite3_vtab_cursor*) noexcept
+        int (*xEof)(sqlite3_vtab_cursor*) noexcept
+        int (*xColumn)(sqlite3_vtab_cursor*, sqlite3_context*, int) noexcept
+        int (*xRowid)(sqlite3_vtab_cursor*, sqlite3_int64*) noexcept
+
+    int sqlite3_create_module(sqlite3* db, const char* name, const sqlite3_module* module, void* arg)
+    int sqlite3_declare_vtab(sqlite3* db, const char* sql)
+
+    void sqlite3_result_null(sqlite3_context* context)
+    void sqlite3_result_double(sqlite3_context* context, double value)
+    void sqlite3_result_text(sqlite3_context* context, const char* text, int size,
+                             sqlite3_destructor_type destructor)
+    void sqlite3_result_blob(sqlite3_context* context, const void* blob, int size,
+                             sqlite3_destructor_type destructor)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from resonance import _core, changes, rows, spaces
 from resonance.errors import InputError
+from resonance.factory import engine_number
 from resonance.history import History
 from resonance.model import InsertReport
 from resonance.session import Session
@@ -27,6 +28,9 @@ SHARED_HOLD = 0.02
 
 SHARED_PAUSE = 0.008
 """Seconds the lock is left alone between two such batches: as long as a waiter sleeps at most."""
+
+_POURS_FROM = 3_050_002
+"""The engine's version in which a failed statement of many rows was mended."""
 
 _REBUILD_INDEX_FROM = 65_536
 """Rows of a batch for which it is worth asking whether an index is better built anew."""
@@ -65,13 +69,15 @@ def insert_nodes(
                 _summarise(writer, "nodes", plans)
     else:
         size = total * (4 * max(widths, default=0) + 100)
-        with session.loading(alone=size >= ALONE_FROM_BYTES, keys_checked=False) as writer:
+        poured = _pours(session, total)
+        # A new node breaks no key: nothing can point to it yet.
+        with session.loading(alone=size >= ALONE_FROM_BYTES, keys_checked=poured) as writer:
             spaces.settle_width(writer, widths)
             record = History(writer)
             with changes.in_bulk(writer, plans):
                 for plan in plans:
                     with record.of_nodes(plan, row_history):
-                        _write(session, writer, plan, progress)
+                        _write(session, writer, plan, progress, poured=poured)
             if not row_history:
                 _summarise(writer, "nodes", plans)
     inserted, updated = (sum(getattr(plan, name) for plan in plans) for name in ("inserted", "updated"))
@@ -107,6 +113,7 @@ def insert_edges(
         with session.transaction() as writer:
             _summarise(writer, "edges", [plan])
     else:
+        poured = _pours(session, plan.rows)
         # Every end is looked up once, in the transaction that writes: no key is checked row by row.
         with session.loading(alone=plan.rows * 100 >= ALONE_FROM_BYTES, keys_checked=True) as writer:
             plan.check_ends(writer, on_missing)
@@ -114,7 +121,7 @@ def insert_edges(
                 rebuild = _rebuild_pays(writer, plan.count)
                 if rebuild:
                     writer.execute("DROP INDEX idx_edges_target")
-                _write(session, writer, plan, progress)
+                _write(session, writer, plan, progress, poured=poured)
                 if rebuild:
                     writer.execute("CREATE INDEX idx_edges_target ON edges (target)")
             if not row_history:
@@ -131,9 +138,20 @@ def insert_edges(
     )
 
 
-def _write(session: Session, writer: _core.Connection, plan: _core.Plan, progress: Progress | None) -> None:
+def _pours(session: Session, rows: int) -> bool:
+    """Whether one statement may write many rows.
+
+    Not in a transaction of the caller's, which it would check keys in and, failing, roll back; and not on
+    engines where a statement that fails half-way takes later commits along.
+    """
+    return rows > changes.TRIGGERS_UP_TO and not session.in_transaction and engine_number() >= _POURS_FROM
+
+
+def _write(
+    session: Session, writer: _core.Connection, plan: _core.Plan, progress: Progress | None, *, poured: bool
+) -> None:
     for start in range(0, plan.count, SLICE):
-        plan.write(writer, start, start + SLICE)
+        plan.write(writer, start, start + SLICE, poured=poured)
         session.write_back_early()
         if progress is not None:
             progress(min(start + SLICE, plan.count), plan.count)

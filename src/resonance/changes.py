@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from resonance._core import Connection, NodePlan
 
-_TRIGGERS_UP_TO = 1000
+TRIGGERS_UP_TO = 1000
 """Rows for which triggers write the log; beyond, one row for all of them costs less than firing does."""
 
 EVERYTHING = (-(2**63), 2**63 - 1)
@@ -54,7 +54,7 @@ def since(connection: Connection, before: Moment, now: Moment) -> list[tuple[int
 @contextlib.contextmanager
 def in_bulk(writer: Connection, plans: Sequence[NodePlan]) -> Iterator[None]:
     """Write these plans in here; the log gets one row if they are large."""
-    if sum(plan.count for plan in plans) <= _TRIGGERS_UP_TO:
+    if sum(plan.count for plan in plans) <= TRIGGERS_UP_TO:
         yield
         return
     before, updated = _last_rowid(writer), sum(plan.updated for plan in plans)
