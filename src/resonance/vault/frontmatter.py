@@ -22,6 +22,7 @@ from resonance.errors import FrontmatterError
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 10_000
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -139,6 +140,9 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             reason = " ".join(filter(None, (error.context, error.problem))) or "is not YAML"
+            if "nesting depth" in reason:
+                # It looks ahead, and so may meet its own limit, a higher one, before an event shows ours.
+                reason = _TOO_DEEP
             raise self.error(reason, mark.line if mark else 0) from error
         except yaml.reader.ReaderError as error:
             lines = [match.end() for match in _NEWLINE.finditer(self.block)]
@@ -182,7 +186,7 @@ class _Builder:
                     continue
                 if kind is not yaml.ScalarEvent:
                     if len(stack) >= MAX_DEPTH:
-                        raise self.error(f"is nested more than {MAX_DEPTH} levels deep", line)
+                        raise self.error(_TOO_DEEP, line)
                     is_mapping = kind is yaml.MappingStartEvent
                     stack.append(_Frame({} if is_mapping else [], event.start_mark.index))
                     continue
