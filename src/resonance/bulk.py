@@ -29,7 +29,10 @@ SHARED_HOLD = 0.02
 SHARED_PAUSE = 0.008
 """Seconds the lock is left alone between two such batches: as long as a waiter sleeps at most."""
 
-_POURS_FROM = 3_050_002
+POURED_FROM = changes.TRIGGERS_UP_TO + 1
+"""Rows of a load that one statement may write; with triggers to fire it would keep them all aside first."""
+
+_POURS_SINCE = 3_050_002
 """The engine's version in which a failed statement of many rows was mended."""
 
 _REBUILD_INDEX_FROM = 65_536
@@ -144,7 +147,7 @@ def _pours(session: Session, rows: int) -> bool:
     Not in a transaction of the caller's, which it would check keys in and, failing, roll back; and not on
     engines where a statement that fails half-way takes later commits along.
     """
-    return rows > changes.TRIGGERS_UP_TO and not session.in_transaction and engine_number() >= _POURS_FROM
+    return rows >= POURED_FROM and not session.in_transaction and engine_number() >= _POURS_SINCE
 
 
 def _write(

@@ -237,10 +237,11 @@ NODE_WAYS = {
 }
 
 
-@pytest.fixture(params=["in WAL", "alone"])
+@pytest.fixture(params=["in WAL", "alone", "poured"])
 def journal(request, monkeypatch):
-    """Small loads stay in WAL, large ones leave it: both ways for every load here."""
+    """Small loads stay in WAL and go row by row, large ones do neither: each way for every load here."""
     monkeypatch.setattr(bulk, "ALONE_FROM_BYTES", 0 if request.param == "alone" else 1 << 40)
+    monkeypatch.setattr(bulk, "POURED_FROM", 0 if request.param == "poured" else 1 << 40)
     monkeypatch.setattr(bulk, "SLICE", 3)
     monkeypatch.setattr(bulk, "_REBUILD_INDEX_FROM", 3)
     return settings(FEW, max_examples=5 if request.param == "alone" else 12)
@@ -417,7 +418,8 @@ def test_edges(way, db, journal):
 @pytest.mark.parametrize("index", ["kept", "rebuilt"])
 def test_edges_whichever_way_their_index_is_made(way, index, monkeypatch, tmp_path):
     """Every batch with the index of targets kept, or dropped and built anew, in a scratch file."""
-    monkeypatch.setattr(bulk, "SLICE", 1)
+    monkeypatch.setattr(bulk, "SLICE", 2)
+    monkeypatch.setattr(bulk, "POURED_FROM", 2)
     monkeypatch.setattr(bulk, "_rebuild_pays", lambda writer, rows: index == "rebuilt")
     number = itertools.count()
 

@@ -117,3 +117,21 @@ with ResonanceDB(sys.argv[1]) as db:
             with db.rebuild() as fresh:
                 fresh.insert_nodes(id=["old-1", "old-2"])
     assert [entry.name for entry in path.parent.iterdir() if entry.name.startswith(".resonance-build-")] == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_file_is_in_wal_again_however_it_was_put_in_place(filled, path, elsewhere):
+    other = ResonanceDB(path, readonly=True) if elsewhere else None
+    with filled.rebuild() as fresh:
+        fresh.insert_nodes(id=[f"new-{number}" for number in range(5000)], title="new")
+    writer = filled.get_raw_db()
+    assert writer.execute("PRAGMA journal_mode") == [("wal",)]
+    assert writer.execute("PRAGMA synchronous") == [(1,)]
+    assert not path.with_name(f"{path.name}-journal").exists()
+    if other is not None:
+        assert len(other.get_nodes()) == 5000
+        other.close()
+    filled.insert_node({"id": "works"})
+    with ResonanceDB(path, readonly=True) as again:
+        assert len(again.get_nodes()) == 5001
+    assert integrity(path) == [("ok",)]
