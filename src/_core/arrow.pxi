@@ -121,22 +121,38 @@ cdef class ArrowTable:
 
     def text(self, str name):
         """A column of strings as a TextColumn."""
-        cdef Py_ssize_t index = self.names.index(name), batch, done = 0
         cdef TextColumn column = empty_text_column(name, self.length, self)
-        cdef ArrowSchema* schema = self.schema.children[index]
-        cdef Py_ssize_t bad
+        cdef Py_ssize_t batch, done = 0
         for batch in range(self.batch_count):
-            bad = arrow_text(schema, self.batches[batch].children[index], self.batches[batch].offset,
-                             self.batches[batch].length, column.values + done)
-            if bad == -2:
-                raise arrow_type_error(name, schema, "text (string, large_string, string_view, "
-                                       "binary or a dictionary of one)")
-            if bad == -3:
-                raise MemoryError()
-            if bad >= 0:
-                raise text_error(name, done + bad, "is not UTF-8, or longer than 2 GiB")
+            self.fill(name, batch, done, column.values + done)
             done += self.batches[batch].length
         return column
+
+    def texts(self, str name):
+        """The same as TextColumns, one for each record batch."""
+        cdef TextColumn column
+        cdef Py_ssize_t batch, done = 0
+        for batch in range(self.batch_count):
+            column = empty_text_column(name, self.batches[batch].length, self)
+            self.fill(name, batch, done, column.values)
+            done += column.length
+            yield column
+
+    cdef int fill(self, str name, Py_ssize_t batch, Py_ssize_t first, Text* values) except -1:
+        """The values of one batch, whose first row errors call `first`."""
+        cdef Py_ssize_t index = self.names.index(name), bad
+        cdef ArrowSchema* schema = self.schema.children[index]
+        with nogil:
+            bad = arrow_text(schema, self.batches[batch].children[index], self.batches[batch].offset,
+                             self.batches[batch].length, values)
+        if bad == -2:
+            raise arrow_type_error(name, schema, "text (string, large_string, string_view, "
+                                   "binary or a dictionary of one)")
+        if bad == -3:
+            raise MemoryError()
+        if bad >= 0:
+            raise text_error(name, first + bad, "is not UTF-8, or longer than 2 GiB")
+        return 0
 
     def real(self, str name):
         """A column of numbers as a RealColumn."""

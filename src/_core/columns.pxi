@@ -34,8 +34,31 @@ cdef class Column:
         """Ask memory for what says where the value of `far` is, and for the value of `near`."""
 
 
+cdef class AnyTextColumn(Column):
+    """Text, however it is kept."""
+
+    cdef const Text* text(self, Py_ssize_t row, Text* room) noexcept nogil:
+        """The value of `row`, perhaps in `room`."""
+        return NULL
+
+    cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
+        cdef Text room
+        cdef const Text* text = self.text(row, &room)
+        if text.data == NULL:
+            return sqlite3_bind_null(stmt, index)
+        return sqlite3_bind_text(stmt, index, text.data, text.size, SQLITE_STATIC)
+
+    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
+        cdef Text room
+        cdef const Text* text = self.text(row, &room)
+        if text.data == NULL:
+            sqlite3_result_null(context)
+        else:
+            sqlite3_result_text(context, text.data, text.size, SQLITE_STATIC)
+
+
 @cython.final
-cdef class TextColumn(Column):
+cdef class TextColumn(AnyTextColumn):
     cdef Text* values
 
     def __cinit__(self):
@@ -44,18 +67,8 @@ cdef class TextColumn(Column):
     def __dealloc__(self):
         PyMem_RawFree(self.values)
 
-    cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
-        cdef Text* text = self.values + row * self.stride
-        if text.data == NULL:
-            return sqlite3_bind_null(stmt, index)
-        return sqlite3_bind_text(stmt, index, text.data, text.size, SQLITE_STATIC)
-
-    cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
-        cdef Text* text = self.values + row * self.stride
-        if text.data == NULL:
-            sqlite3_result_null(context)
-        else:
-            sqlite3_result_text(context, text.data, text.size, SQLITE_STATIC)
+    cdef const Text* text(self, Py_ssize_t row, Text* room) noexcept nogil:
+        return self.values + row * self.stride
 
     cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
         cdef const Text* text = self.values + near * self.stride
@@ -63,6 +76,46 @@ cdef class TextColumn(Column):
         if text.size:
             fetch_early(text.data)
             fetch_early(text.data + text.size - 1)
+
+
+@cython.final
+cdef class CodedColumn(AnyTextColumn):
+    """Text as a number for each row: of a value of ``distinct``, which other columns may share."""
+    cdef Distinct distinct
+    cdef uint32_t* numbers
+    cdef Py_ssize_t room
+
+    def __cinit__(self):
+        self.numbers = NULL
+        self.room = 0
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.numbers)
+
+    cdef int reserve(self, Py_ssize_t rows) except -1:
+        cdef Py_ssize_t room = max(rows, self.room + self.room // 4)
+        cdef void* grown = PyMem_RawRealloc(self.numbers, room * sizeof(uint32_t))
+        if grown == NULL:
+            raise MemoryError()
+        self.numbers, self.room = <uint32_t*> grown, room
+        return 0
+
+    cdef void release(self) noexcept:
+        PyMem_RawFree(self.numbers)
+        self.numbers = NULL
+        self.length = self.room = 0
+
+    cdef inline uint32_t number(self, Py_ssize_t row) noexcept nogil:
+        return self.numbers[row * self.stride]
+
+    cdef const Text* text(self, Py_ssize_t row, Text* room) noexcept nogil:
+        cdef const Key* key = self.distinct.table.keys + self.number(row)
+        room.data, room.size = key.data, key.size
+        return room
+
+    cdef void touch(self, Py_ssize_t far, Py_ssize_t near) noexcept nogil:
+        fetch_early(self.numbers + far * self.stride)
+        fetch_early(self.distinct.table.keys + self.number(near))
 
 
 @cython.final
@@ -220,8 +273,12 @@ cdef list as_list(object values, str name):
                           column=name) from error
 
 
-def text_column(str name not None, values, Py_ssize_t rows=-1):
-    """A column of ``str | None``; a single ``str`` or ``None`` stands for all ``rows`` rows."""
+def text_column(str name not None, values, Py_ssize_t rows=-1, Py_ssize_t first=0):
+    """A column of ``str | None``; a single ``str`` or ``None`` stands for all ``rows`` rows.
+
+    Args:
+        first: what errors call the first row.
+    """
     cdef bint single = values is None or isinstance(values, str)
     cdef list items = [values] if single else as_list(values, name)
     cdef Py_ssize_t count = len(items), size, row
@@ -237,14 +294,14 @@ def text_column(str name not None, values, Py_ssize_t rows=-1):
             column.values[row].size = 0
             continue
         if not isinstance(item, str):
-            raise ColumnError(f"column {name!r}, row {row}: {type(item).__name__} is not text; "
-                              f"give str or None", column=name, row=row)
+            raise ColumnError(f"column {name!r}, row {first + row}: {type(item).__name__} is not text; "
+                              f"give str or None", column=name, row=first + row)
         try:
             column.values[row].data = PyUnicode_AsUTF8AndSize(item, &size)
         except UnicodeEncodeError as error:
-            raise text_error(name, row, "holds a lone surrogate, which is not text") from error
+            raise text_error(name, first + row, "holds a lone surrogate, which is not text") from error
         if size > 0x7FFFFFFF:
-            raise text_error(name, row, f"is {size} bytes long; 2 GiB is the most SQLite holds")
+            raise text_error(name, first + row, f"is {size} bytes long; 2 GiB is the most SQLite holds")
         column.values[row].size = <int> size
     return column
 
@@ -261,7 +318,7 @@ def real_column(str name not None, values, Py_ssize_t rows=-1):
     cdef Py_ssize_t row
     cdef bint single = isinstance(values, numbers.Real)
     if isinstance(values, numpy.ndarray) and values.ndim == 1 and values.dtype.kind in "fiu":
-        array = values.astype(numpy.float64)
+        array = numpy.ascontiguousarray(values, dtype=numpy.float64)
     else:
         array = numbers_of([values] if single else as_list(values, name), name)
     view = array

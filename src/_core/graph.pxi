@@ -1,23 +1,7 @@
 # Bulk rows from columns: planned as a whole without the database, then written in key order.
 
-cdef struct Keyed:
-    uint64_t key
-    uint32_t minor
-    uint32_t row
-
-
-cdef int compare_keyed(const void* left, const void* right) noexcept nogil:
-    cdef const Keyed* a = <const Keyed*> left
-    cdef const Keyed* b = <const Keyed*> right
-    if a.key != b.key:
-        return -1 if a.key < b.key else 1
-    if a.minor != b.minor:
-        return -1 if a.minor < b.minor else 1
-    return (a.row > b.row) - (a.row < b.row)
-
-
-cdef int check_ids(TextColumn column) except -1:
-    """Ids are there, not empty, and hold no NUL."""
+cdef int check_ids(TextColumn column, Py_ssize_t first=0) except -1:
+    """Ids are there, not empty, and hold no NUL; errors call the first row `first`."""
     cdef Py_ssize_t row, rows = column.length if column.stride else min(column.length, 1)
     cdef const Text* text = NULL
     cdef bint bad = False
@@ -28,9 +12,10 @@ cdef int check_ids(TextColumn column) except -1:
                 bad = True
                 break
     if bad and text.data == NULL:
-        raise text_error(column.name, row, "is missing; every row needs one")
+        raise text_error(column.name, first + row, "is missing; every row needs one")
     if bad:
-        raise text_error(column.name, row, "is empty" if text.size == 0 else "holds a NUL character")
+        raise text_error(column.name, first + row,
+                         "is empty" if text.size == 0 else "holds a NUL character")
     return 0
 
 
@@ -43,8 +28,9 @@ cdef int check_lengths(list columns) except -1:
     return 0
 
 
-cdef str text_of(TextColumn column, Py_ssize_t row):
-    cdef const Text* text = column.values + row * column.stride
+cdef str text_of(AnyTextColumn column, Py_ssize_t row):
+    cdef Text room
+    cdef const Text* text = column.text(row, &room)
     return text.data[:text.size].decode()
 
 
@@ -101,7 +87,8 @@ cdef class Plan:
     def key_values(self):
         """The primary key of each row, as tuples of ``str``, in the order they were handed over."""
         cdef list columns = self.columns[:len(self.keys)]
-        return [tuple([text_of(column, row) for column in columns]) for row in range(self.rows)]
+        cdef Py_ssize_t rows = (<Column> columns[0]).length
+        return [tuple([text_of(column, row) for column in columns]) for row in range(rows)]
 
     def write(self, Connection connection not None, Py_ssize_t start, Py_ssize_t stop, *, bint poured=False):
         """Write the rows at ``start`` to ``stop`` of the order, in the transaction that is open.
@@ -123,8 +110,6 @@ cdef class Plan:
         cdef int width = len(self.columns), index, rc = SQLITE_DONE
         cdef str operation = f"insert into {self.table}"
         start, stop = max(start, 0), min(stop, self.count)
-        if start >= stop:
-            return
         number = {name: f"?{index + 1}" for index, name in enumerate(names)}
         columns = <void**> PyMem_RawMalloc(width * sizeof(void*))
         if columns == NULL:
@@ -277,31 +262,33 @@ cdef class NodePlan(Plan):
 
 @cython.final
 cdef class EdgePlan(Plan):
-    """Edges to insert or update. The first columns are ``source``, ``target``, ``type``.
+    """Edges to insert or update. The first columns are ``source``, ``target``, ``type``, in numbers.
 
     Of rows with the same three the last one counts. ``check_ends`` completes the plan.
 
-    Raises:
-        InvalidIdError, ColumnError: naming the first offending row.
+    Args:
+        ends: the values of ``source`` and ``target``.
+        kinds: those of ``type``.
     """
     cdef Distinct ends
-    cdef Distinct kinds
+    cdef CodedColumn source
+    cdef CodedColumn target
+    cdef CodedColumn kind
     cdef readonly int64_t skipped
     cdef readonly int64_t stubbed
     cdef readonly tuple problems
 
-    def __init__(self, list columns not None):
+    def __init__(self, Distinct ends not None, Distinct kinds not None, list columns not None):
         self.columns, self.keys, self.table = columns, ["source", "target", "type"], "edges"
         self.rows = (<Column> columns[0]).length
         self.problems = ()
         check_lengths(columns)
-        for ids in columns[:3]:
-            check_ids(ids)
-        self.ends = Distinct.__new__(Distinct)
-        self.ends.build(columns[:2])
-        self.kinds = Distinct.__new__(Distinct)
-        self.kinds.build(columns[2:3])
-        self.make_order()
+        self.source, self.target, self.kind = columns[:3]
+        self.ends = ends
+        if self.source.distinct is not ends or self.target.distinct is not ends or self.kind.distinct is not kinds:
+            raise ColumnError("source, target and type are numbers of other values")
+        ends.sort([self.source, self.target])
+        kinds.sort([self.kind])
 
     def check_ends(self, Connection connection not None, str on_missing not None):
         """Look every end up once, in the transaction that is open, and settle which rows to write.
@@ -314,11 +301,10 @@ cdef class EdgePlan(Plan):
             DanglingEdgeError: with ``"error"``; nothing was written.
         """
         cdef Handle handle
-        cdef uint8_t* missing = <uint8_t*> PyMem_RawMalloc(max(self.ends.count, 1))
-        cdef Keyed* keyed = <Keyed*> PyMem_RawMalloc(max(self.rows, 1) * sizeof(Keyed))
+        cdef uint8_t* missing = <uint8_t*> PyMem_RawMalloc(max(self.ends.table.count, 1))
         self.skipped = self.stubbed = 0
         try:
-            if missing == NULL or keyed == NULL:
+            if missing == NULL:
                 raise MemoryError()
             handle = connection.entered("look up nodes")
             try:
@@ -327,8 +313,7 @@ cdef class EdgePlan(Plan):
                     self.insert_stubs(handle, missing)
             finally:
                 handle.leave()
-            with nogil:
-                self.arrange(keyed, missing)
+            self.arrange(missing)
             if self.skipped:
                 self.name_problems(missing)
             if self.skipped and on_missing == "error":
@@ -337,7 +322,6 @@ cdef class EdgePlan(Plan):
                                         "on_missing='skip' or 'stub'")
         finally:
             PyMem_RawFree(missing)
-            PyMem_RawFree(keyed)
 
     cdef int find_missing(self, Handle handle, uint8_t* missing) except -1:
         """Mark each distinct end that is no node."""
@@ -348,8 +332,8 @@ cdef class EdgePlan(Plan):
         lookup.prepare(handle, "SELECT 1 FROM nodes WHERE id = ?", SQLITE_PREPARE_PERSISTENT)
         try:
             with nogil:
-                for rank in range(self.ends.count):
-                    key = self.ends.keys + rank
+                for rank in range(self.ends.table.count):
+                    key = self.ends.table.keys + rank
                     rc = sqlite3_bind_text(lookup.stmt, 1, key.data, key.size, SQLITE_STATIC)
                     if rc == SQLITE_OK:
                         rc = sqlite3_step(lookup.stmt)
@@ -372,10 +356,10 @@ cdef class EdgePlan(Plan):
                        SQLITE_PREPARE_PERSISTENT)
         try:
             with nogil:
-                for rank in range(self.ends.count):
+                for rank in range(self.ends.table.count):
                     if not missing[rank]:
                         continue
-                    key = self.ends.keys + rank
+                    key = self.ends.table.keys + rank
                     rc = sqlite3_bind_text(insert.stmt, 1, key.data, key.size, SQLITE_STATIC)
                     if rc == SQLITE_OK:
                         rc = sqlite3_step(insert.stmt)
@@ -389,36 +373,70 @@ cdef class EdgePlan(Plan):
             insert.finalize()
         return 0
 
-    cdef void arrange(self, Keyed* keyed, const uint8_t* missing) noexcept nogil:
+    cdef int arrange(self, const uint8_t* missing) except -1:
         """Sort the rows whose ends are there by key, keeping the last of equal ones."""
+        cdef Py_ssize_t distinct = max(self.ends.table.count, self.kind.distinct.table.count, 1)
+        cdef uint32_t* starts = <uint32_t*> PyMem_RawMalloc(distinct * sizeof(uint32_t))
+        cdef uint32_t* spare = <uint32_t*> PyMem_RawMalloc(max(self.rows, 1) * sizeof(uint32_t))
         cdef Py_ssize_t row, kept = 0, position
-        cdef uint32_t source, target
-        for row in range(self.rows):
-            source, target = self.ends.ranks[row], self.ends.ranks[self.rows + row]
-            if missing[source] or missing[target]:
-                self.skipped += 1
-                continue
-            keyed[kept].key = (<uint64_t> source << 32) | target
-            keyed[kept].minor = self.kinds.ranks[row]
-            keyed[kept].row = <uint32_t> row
-            kept += 1
-        qsort(keyed, kept, sizeof(Keyed), compare_keyed)
+        try:
+            PyMem_RawFree(self.order)
+            self.order = NULL
+            self.make_order()
+            if starts == NULL or spare == NULL:
+                raise MemoryError()
+            with nogil:
+                for row in range(self.rows):
+                    if missing[self.source.number(row)] or missing[self.target.number(row)]:
+                        self.skipped += 1
+                        continue
+                    self.order[kept] = <uint32_t> row
+                    kept += 1
+                # The least significant first: each keeps the order of the one before among its equals.
+                spare = self.sort_by(self.kind, spare, kept, starts)
+                spare = self.sort_by(self.target, spare, kept, starts)
+                spare = self.sort_by(self.source, spare, kept, starts)
+                self.count = 0
+                for position in range(kept):
+                    row = self.order[position]
+                    if position + 1 < kept and self.same_edge(row, self.order[position + 1]):
+                        continue
+                    self.order[self.count] = <uint32_t> row
+                    self.count += 1
+        finally:
+            PyMem_RawFree(starts)
+            PyMem_RawFree(spare)
+        return 0
+
+    cdef uint32_t* sort_by(self, CodedColumn column, uint32_t* spare, Py_ssize_t count,
+                           uint32_t* starts) noexcept nogil:
+        """Sort the order by a column into `spare`; returns what is spare then."""
+        cdef uint32_t* sorted = spare
+        if column.stride == 0:
+            return spare
+        sort_by_number(self.order, sorted, count, column.numbers, starts, column.distinct.table.count)
+        spare, self.order = self.order, sorted
+        return spare
+
+    cdef bint same_edge(self, Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+        return self.source.number(a) == self.source.number(b) and self.target.number(a) == self.target.number(b) \
+            and self.kind.number(a) == self.kind.number(b)
+
+    def release(self):
+        """Let go of the memory of what has been written: the counts stay."""
+        PyMem_RawFree(self.order)
+        self.order = NULL
         self.count = 0
-        for position in range(kept):
-            if position + 1 < kept and keyed[position].key == keyed[position + 1].key \
-                    and keyed[position].minor == keyed[position + 1].minor:
-                continue
-            self.order[self.count] = keyed[position].row
-            self.count += 1
+        for column in (self.source, self.target, self.kind):
+            (<CodedColumn> column).release()
 
     cdef int name_problems(self, const uint8_t* missing) except -1:
         cdef Py_ssize_t row
         cdef list named = []
         for row in range(self.rows):
-            for side in range(2):
-                if missing[self.ends.ranks[side * self.rows + row]]:
-                    column = self.columns[side]
-                    named.append((row, f"{(<Column> column).name} {text_of(column, row)!r}"))
+            for end in (self.source, self.target):
+                if missing[(<CodedColumn> end).number(row)]:
+                    named.append((row, f"{(<CodedColumn> end).name} {text_of(end, row)!r}"))
                     break
             if len(named) == errors.ROWS_NAMED:
                 break

@@ -90,66 +90,92 @@ cdef inline uint64_t hash_of(const char* data, int size) noexcept nogil:
     return h * 0x9E3779B97F4A7C15ULL
 
 
-@cython.final
-cdef class Distinct:
-    """The distinct values of some columns in sorted order, and for each row the rank of its value.
-
-    Row ``r`` of the ``c``-th column has number ``c * rows + r``.
-    """
-    cdef Key* keys          # rank -> value; `row` is the first that holds it
-    cdef uint32_t* ranks    # row -> rank
-    cdef Py_ssize_t count
-
-    def __cinit__(self):
-        self.keys = NULL
-        self.ranks = NULL
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.keys)
-        PyMem_RawFree(self.ranks)
-
-    cdef int build(self, list columns) except -1:
-        cdef Py_ssize_t rows = sum([(<Column> each).length for each in columns])
-        cdef TextColumn column
-        cdef Py_ssize_t start = 0
-        cdef int failed = 0
-        if rows >= 0xFFFFFFFF:
-            raise ColumnError(f"{rows} values in one batch; give fewer than 2^32")
-        self.ranks = <uint32_t*> PyMem_RawMalloc(max(rows, 1) * sizeof(uint32_t))
-        if self.ranks == NULL:
-            raise MemoryError()
-        cdef Table table
-        table.slots, table.keys, table.size, table.count, table.room = NULL, NULL, 0, 0, 0
-        try:
-            for column in columns:
-                with nogil:
-                    failed = number_values(&table, column.values, column.stride, column.length,
-                                           self.ranks, <uint32_t> start)
-                if failed:
-                    raise MemoryError()
-                start += column.length
-            self.keys, table.keys = table.keys, NULL
-            self.count = table.count
-            with nogil:
-                failed = sort_ranks(self.keys, self.count, self.ranks, rows)
-            if failed:
-                raise MemoryError()
-        finally:
-            PyMem_RawFree(table.slots)
-            PyMem_RawFree(table.keys)
-        return 0
-
-
 cdef struct Table:
     uint32_t* slots         # number of a value + 1, or 0; open addressing
     uint64_t size           # a power of two
-    Key* keys
+    Key* keys               # in order of first appearance, until they are sorted
     Py_ssize_t count
-    Py_ssize_t room
+    char* block             # the last of the blocks that hold their text; each begins with the one before it
+    size_t used             # of that block
+    size_t room
 
 
-cdef int number_values(Table* table, const Text* values, Py_ssize_t stride, Py_ssize_t count,
-                       uint32_t* numbers, uint32_t start) noexcept nogil:
+cdef enum:
+    TEXT_BLOCK = 1 << 20
+
+
+@cython.final
+cdef class Distinct:
+    """The distinct values of some columns, with text of its own; ``sort`` turns their numbers into ranks."""
+    cdef Table table
+
+    def __cinit__(self):
+        memset(&self.table, 0, sizeof(Table))
+
+    def __dealloc__(self):
+        cdef char* before
+        PyMem_RawFree(self.table.slots)
+        PyMem_RawFree(self.table.keys)
+        while self.table.block != NULL:
+            memcpy(&before, self.table.block, sizeof(before))
+            PyMem_RawFree(self.table.block)
+            self.table.block = before
+
+    def column(self, str name not None, chunks):
+        """A column of ids as numbers of these values.
+
+        Args:
+            chunks: TextColumns, one after the other; a single value repeated must be the only one.
+
+        Raises:
+            InvalidIdError: a value is missing, empty, or holds a NUL.
+        """
+        cdef CodedColumn column = CodedColumn.__new__(CodedColumn)
+        cdef TextColumn chunk
+        cdef Py_ssize_t values
+        cdef int failed
+        column.name = name
+        column.stride = 1
+        column.distinct = self
+        for chunk in chunks:
+            check_ids(chunk, column.length)
+            if column.length + chunk.length >= 0xFFFFFFFF:
+                raise ColumnError(f"{column.length + chunk.length} rows in one batch; give fewer than 2^32")
+            values = chunk.length if chunk.stride else min(chunk.length, 1)
+            if column.length + values > column.room:
+                column.reserve(column.length + values)
+            with nogil:
+                failed = number_values(&self.table, chunk.values, values, column.numbers + column.length)
+            if failed:
+                raise MemoryError()
+            column.stride = chunk.stride
+            column.length += chunk.length
+        return column
+
+    cdef int sort(self, list columns) except -1:
+        """Sort the values; the numbers in these columns, all there are, become ranks."""
+        cdef uint32_t* rank_of = <uint32_t*> PyMem_RawMalloc(max(self.table.count, 1) * sizeof(uint32_t))
+        cdef CodedColumn column
+        cdef Py_ssize_t i
+        if rank_of == NULL:
+            raise MemoryError()
+        PyMem_RawFree(self.table.slots)     # numbers are given out no more
+        self.table.slots = NULL
+        with nogil:
+            for i in range(self.table.count):
+                self.table.keys[i].row = <uint32_t> i
+            sort_keys(self.table.keys, self.table.count, 0)
+            for i in range(self.table.count):
+                rank_of[self.table.keys[i].row] = <uint32_t> i
+        for column in columns:
+            with nogil:
+                for i in range(column.length if column.stride else min(column.length, 1)):
+                    column.numbers[i] = rank_of[column.numbers[i]]
+        PyMem_RawFree(rank_of)
+        return 0
+
+
+cdef int number_values(Table* table, const Text* values, Py_ssize_t count, uint32_t* numbers) noexcept nogil:
     """Give each distinct value a number, in order of first appearance; -1 without memory."""
     cdef Py_ssize_t i
     cdef const Text* text
@@ -157,21 +183,18 @@ cdef int number_values(Table* table, const Text* values, Py_ssize_t stride, Py_s
     cdef uint32_t number
     cdef Key* key
     for i in range(count):
-        if i and stride == 0:
-            numbers[start + i] = numbers[start]
-            continue
         if <uint64_t> (2 * table.count) >= table.size and grow_table(table) < 0:
             return -1
-        text = values + i * stride
+        text = values + i
         slot = hash_of(text.data, text.size) & (table.size - 1)
         while True:
             number = table.slots[slot]
             if number == 0:
                 key = table.keys + table.count
-                key.prefix = prefix_of(text.data, text.size)
-                key.data = text.data
+                key.data = keep_text(table, text)
+                if key.data == NULL:
+                    return -1
                 key.size = text.size
-                key.row = start + <uint32_t> i
                 table.count += 1
                 number = table.slots[slot] = <uint32_t> table.count
                 break
@@ -179,8 +202,26 @@ cdef int number_values(Table* table, const Text* values, Py_ssize_t stride, Py_s
             if key.size == text.size and memcmp(key.data, text.data, text.size) == 0:
                 break
             slot = (slot + 1) & (table.size - 1)
-        numbers[start + i] = number - 1
+        numbers[i] = number - 1
     return 0
+
+
+cdef const char* keep_text(Table* table, const Text* text) noexcept nogil:
+    """A copy that lasts as long as the table; NULL without memory."""
+    cdef size_t size = <size_t> text.size
+    cdef char* block
+    if table.room - table.used < size:
+        table.room = max(<size_t> TEXT_BLOCK, size + sizeof(block))
+        block = <char*> PyMem_RawMalloc(table.room)
+        if block == NULL:
+            table.room = table.used = 0
+            return NULL
+        memcpy(block, &table.block, sizeof(block))
+        table.block, table.used = block, sizeof(block)
+    block = table.block + table.used
+    memcpy(block, text.data, size)
+    table.used += size
+    return block
 
 
 cdef int grow_table(Table* table) noexcept nogil:
@@ -207,24 +248,21 @@ cdef int grow_table(Table* table) noexcept nogil:
     return 0
 
 
-cdef int sort_ranks(Key* keys, Py_ssize_t count, uint32_t* numbers, Py_ssize_t rows) noexcept nogil:
-    """Sort the distinct values, and turn each row's number into a rank; -1 without memory."""
-    cdef uint32_t* rank_of = <uint32_t*> PyMem_RawMalloc(max(count, 1) * sizeof(uint32_t))
-    cdef uint32_t* first = <uint32_t*> PyMem_RawMalloc(max(count, 1) * sizeof(uint32_t))
+cdef void sort_by_number(const uint32_t* rows, uint32_t* sorted, Py_ssize_t count, const uint32_t* numbers,
+                         uint32_t* starts, Py_ssize_t distinct) noexcept nogil:
+    """Rows in the order of their numbers; those with the same number stay in the order they have.
+
+    `starts` is room for `distinct` of them.
+    """
     cdef Py_ssize_t i
-    if rank_of == NULL or first == NULL:
-        PyMem_RawFree(rank_of)
-        PyMem_RawFree(first)
-        return -1
+    cdef uint32_t start = 0, held
+    memset(starts, 0, distinct * sizeof(uint32_t))
     for i in range(count):
-        first[i] = keys[i].row
-        keys[i].row = <uint32_t> i
-    sort_keys(keys, count, 0)
+        starts[numbers[rows[i]]] += 1
+    for i in range(distinct):
+        held = starts[i]
+        starts[i] = start
+        start += held
     for i in range(count):
-        rank_of[keys[i].row] = <uint32_t> i
-        keys[i].row = first[keys[i].row]
-    for i in range(rows):
-        numbers[i] = rank_of[numbers[i]]
-    PyMem_RawFree(rank_of)
-    PyMem_RawFree(first)
-    return 0
+        sorted[starts[numbers[rows[i]]]] = rows[i]
+        starts[numbers[rows[i]]] += 1

@@ -108,7 +108,7 @@ def insert_edges(
     row_history = _checked(mode, history)
     if on_missing not in ("error", "skip", "stub"):
         raise InputError(f"on_missing={on_missing!r}; give 'error', 'skip' or 'stub'")
-    plan = _core.EdgePlan(rows.edge_columns(source))
+    plan = rows.edge_plan(source)
     if mode == "shared" and not session.in_transaction:
         with session.transaction() as writer:
             plan.check_ends(writer, on_missing)

@@ -41,6 +41,9 @@ LINK_TABLES = "links AS l LEFT JOIN files ON files.node = l.source"
 
 Row = tuple[Any, ...]
 
+CHUNK = 65_536
+"""Rows of a column of text that are looked at together."""
+
 
 def degree(end: str) -> str:
     """SQL for the number of edges of the node at an end of the edge ``e``; stops counting at ``:most``.
@@ -153,6 +156,15 @@ class Given:
         values = self._columns[name]
         return _core.text_column(name, _meta_texts(values) if name == "meta" else values, self.length)
 
+    def texts(self, name: str) -> Iterator[_core.TextColumn]:
+        """The column in pieces, of which one is held at a time: a long one is not copied."""
+        values = self._columns[name]
+        if not isinstance(values, list | tuple) and not (isinstance(values, np.ndarray) and values.ndim == 1):
+            yield self.text(name)
+            return
+        for start in range(0, len(values), CHUNK):
+            yield _core.text_column(name, values[start : start + CHUNK], first=start)
+
     def real(self, name: str) -> _core.RealColumn:
         return _core.real_column(name, self._columns[name], self.length)
 
@@ -178,18 +190,20 @@ def node_columns(source: Source, width: int) -> list[_core.Column]:
     return columns
 
 
-def edge_columns(source: Source) -> list[_core.Column]:
-    """The columns of a batch of edges, checked one by one."""
+def edge_plan(source: Source) -> _core.EdgePlan:
+    """A batch of edges, its columns checked one by one."""
     _require_known(source.names, EDGE_COLUMNS, required=("source", "target"))
-    columns: list[_core.Column] = [source.text("source"), source.text("target")]
+    ends, kinds = _core.Distinct(), _core.Distinct()
+    columns: list[_core.Column] = [ends.column(name, source.texts(name)) for name in ("source", "target")]
     if "type" in source.names:
-        columns.append(source.text("type"))
+        columns.append(kinds.column("type", source.texts("type")))
     else:
-        columns.append(_core.text_column("type", Edge._field_defaults["type"], source.length))
+        default = _core.text_column("type", Edge._field_defaults["type"], source.length)
+        columns.append(kinds.column("type", [default]))
     columns += [source.real(name) for name in ("confidence", "veracity") if name in source.names]
     if "context_source" in source.names:
         columns.append(source.text("context_source"))
-    return columns
+    return _core.EdgePlan(ends, kinds, columns)
 
 
 class Batch(NamedTuple):

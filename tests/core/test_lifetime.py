@@ -66,7 +66,7 @@ import gc, os, sys
 import numpy as np
 from resonance import errors
 from resonance._core import *
-from resonance import _core
+from resonance.rows import Given, edge_plan
 
 def memory():
     gc.collect()
@@ -128,15 +128,16 @@ BODIES = {
     vectors = vector_column("embedding", np.ones((20, 50)))
     plan = NodePlan([text_column("id", ids), text_column("title", "x" * 500, 20), vectors])
     plan.write(connection, 0, 20)
-    ends = [text_column("source", ids), text_column("target", ids[::-1])]
-    edges = EdgePlan([*ends, text_column("type", "t", 20)])
+    edges = edge_plan(Given({"source": ids, "target": ids[::-1], "type": "t"}, "source"))
     edges.check_ends(connection, "stub")
-    edges.write(connection, 0, 20)
+    edges.write(connection, 0, 10)
+    edges.write(connection, 10, 20, poured=True)
+    edges.release()
     read_vectors(connection, "SELECT id, embedding FROM nodes", (), np.empty((100, 50), "f4")).to_list()
     score_vectors(connection, "SELECT rowid, embedding FROM nodes", (), np.ones(50), 5)
 """,
     "columns that are wrong": """
-    nowhere = EdgePlan([text_column(name, ["nobody"] * 50) for name in ("source", "target", "type")])
+    nowhere = edge_plan(Given(dict.fromkeys(("source", "target", "type"), ["nobody"] * 50), "source"))
     for make in (
         lambda: NodePlan([text_column("id", ["a", "a"])]),
         lambda: NodePlan([text_column("id", ["a", ""])]),

@@ -12,7 +12,7 @@ import weakref
 import numpy as np
 import pytest
 
-from resonance import _core, errors
+from resonance import _core, errors, rows
 from resonance._core import Connection, Statement, live_objects
 from support import Background, busy, in_child, integrity, open_files
 
@@ -68,7 +68,7 @@ HARMLESS_ON_STATEMENTS = {"active", "close", "sql"}
 
 
 def edge_plan():
-    return _core.EdgePlan([_core.text_column(name, ["a"]) for name in ("source", "target", "type")])
+    return rows.edge_plan(rows.Given({"source": ["a"], "target": ["a"]}, "source"))
 
 
 @pytest.fixture
