@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from resonance import _core, changes, rows, spaces
-from resonance.errors import InputError, SQLError
+from resonance.errors import InputError
 from resonance.factory import engine_number
 from resonance.history import History
 from resonance.model import InsertReport
@@ -44,7 +44,7 @@ _REBUILD_INDEX_RATIO = 1.5
 
 
 SORT_KIB = 4096
-"""Of rows that are sorted at a time when an index is built anew."""
+"""Of rows that are sorted at a time when an index is built anew, before they are merged."""
 
 
 def insert_nodes(
@@ -123,7 +123,8 @@ def insert_edges(
     else:
         poured = _pours(session, plan.rows)
         # Every end is looked up once, in the transaction that writes: no key is checked row by row.
-        with session.loading(alone=plan.rows * 100 >= ALONE_FROM_BYTES, keys_checked=True) as writer:
+        large = plan.rows * 100 >= ALONE_FROM_BYTES
+        with session.loading(alone=large, keys_checked=True, sorts=large) as writer:
             plan.check_ends(writer, on_missing)
             with History(writer).of_edges(plan, row_history):
                 if _rebuild_pays(writer, plan.count):
@@ -198,19 +199,13 @@ def _rebuild_pays(writer: _core.Connection, rows: int) -> bool:
 
 @contextlib.contextmanager
 def _in_key_order(writer: _core.Connection) -> Iterator[None]:
-    """For writing and sorting many rows: what is sorted fits the processor's caches, and is then merged
-    from a file that has no name. With all of it in memory it takes twice as long."""
-    cache = writer.execute("PRAGMA cache_size")[0][0]
-    # Refused in a transaction that has temporary tables; then it is done in memory.
-    with contextlib.suppress(SQLError):
-        writer.execute("PRAGMA temp_store = FILE")
+    """For writing and sorting many rows: the processor's caches then hold what is worked on."""
+    before = writer.execute("PRAGMA cache_size")[0][0]
     writer.execute(f"PRAGMA cache_size = -{SORT_KIB}")
     try:
         yield
     finally:
-        writer.execute(f"PRAGMA cache_size = {cache}")
-        with contextlib.suppress(SQLError):
-            writer.execute("PRAGMA temp_store = MEMORY")
+        writer.execute(f"PRAGMA cache_size = {before}")
 
 
 def _summarise(writer: _core.Connection, table: str, plans: Sequence[_core.Plan]) -> None:

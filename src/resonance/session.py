@@ -316,13 +316,14 @@ class Session:
         writer.execute("BEGIN")
 
     @contextlib.contextmanager
-    def loading(self, *, alone: bool, keys_checked: bool) -> Iterator[Connection]:
+    def loading(self, *, alone: bool, keys_checked: bool, sorts: bool = False) -> Iterator[Connection]:
         """A transaction for one large load, or the one that is open in this thread.
 
         Args:
             alone: if nobody else has the file open, leave WAL for its duration: every page is then
                 written once, and synced when it commits. Whoever opens the file meanwhile waits.
             keys_checked: the caller has checked all foreign keys itself.
+            sorts: more rows may be sorted than memory should hold: have SQLite use a file without a name.
         """
         if self.in_transaction:
             with self.writing() as writer:
@@ -331,9 +332,13 @@ class Session:
         started = time.monotonic()
         with self.exclusively() as writer:
             left_wal = alone and self._leave_wal()
+            # The setting takes temporary tables away, which somebody may have made on get_raw_db().
+            sorts = sorts and not writer.execute("SELECT 1 FROM temp.sqlite_schema LIMIT 1")
             try:
                 if keys_checked:
                     writer.execute("PRAGMA foreign_keys = OFF")
+                if sorts:
+                    writer.execute("PRAGMA temp_store = FILE")
                 self._begin("BEGIN EXCLUSIVE" if left_wal else "BEGIN IMMEDIATE", started)
                 try:
                     yield writer
@@ -345,6 +350,8 @@ class Session:
                     self._commit()
             finally:
                 writer.execute("PRAGMA foreign_keys = ON")
+                if sorts:
+                    writer.execute("PRAGMA temp_store = MEMORY")
                 if left_wal:
                     with self._after_commit():
                         self._return_to_wal()

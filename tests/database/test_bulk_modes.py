@@ -186,3 +186,26 @@ def test_a_load_inside_a_transaction_belongs_to_it(db, any_load_is_large):
     assert db.get_stats().nodes == 0
     with Connection(db.path, create=False) as plain:
         assert plain.execute("SELECT count(*) FROM edges") == [(0,)]
+
+
+@pytest.mark.parametrize("with_table", [False, True])
+def test_a_load_that_sorts_in_a_file_leaves_the_connection_as_it_was(db, any_load_is_large, with_table):
+    writer = db.get_raw_db()
+    if with_table:
+        writer.execute("CREATE TEMP TABLE mine AS SELECT 7 AS number")
+    before = writer.execute("PRAGMA cache_size")
+    count = bulk._REBUILD_INDEX_FROM
+    ids = [f"n{i}" for i in range(300)]
+    db.insert_nodes(id=ids)
+    stores = []
+    db.insert_edges(
+        source=[ids[i // 300 % 300] for i in range(count)],
+        target=[ids[i % 300] for i in range(count)],
+        progress=lambda done, total: stores.append(writer.execute("PRAGMA temp_store")[0][0]),
+    )
+    assert set(stores) == {2 if with_table else 1}
+    assert writer.execute("PRAGMA temp_store") == [(2,)]
+    assert writer.execute("PRAGMA cache_size") == before
+    if with_table:
+        assert writer.execute("SELECT number FROM mine") == [(7,)]
+    assert db.get_stats().edges == count
