@@ -57,6 +57,10 @@ cdef extern from * nogil:
         const char* (*get_last_error)(ArrowArrayStream*) noexcept
 
 
+cdef enum:
+    TEXTS_AT_ONCE = 65536
+
+
 @cython.final
 cdef class ArrowTable:
     """The record batches of one stream, held until the columns over them are done with."""
@@ -124,27 +128,34 @@ cdef class ArrowTable:
         cdef TextColumn column = empty_text_column(name, self.length, self)
         cdef Py_ssize_t batch, done = 0
         for batch in range(self.batch_count):
-            self.fill(name, batch, done, column.values + done)
+            self.fill(name, batch, 0, self.batches[batch].length, done, column.values + done)
             done += self.batches[batch].length
         return column
 
     def texts(self, str name):
-        """The same as TextColumns, one for each record batch."""
+        """The same as TextColumns of a part each: of a record batch with a dictionary, or of fewer rows."""
         cdef TextColumn column
-        cdef Py_ssize_t batch, done = 0
+        cdef Py_ssize_t batch, start, rows, done = 0, most = TEXTS_AT_ONCE
+        if self.schema.children[self.names.index(name)].dictionary != NULL:
+            most = self.length      # it is decoded as a whole, so once is enough
         for batch in range(self.batch_count):
-            column = empty_text_column(name, self.batches[batch].length, self)
-            self.fill(name, batch, done, column.values)
-            done += column.length
-            yield column
+            start = 0
+            while start < self.batches[batch].length:
+                rows = min(most, self.batches[batch].length - start)
+                column = empty_text_column(name, rows, self)
+                self.fill(name, batch, start, rows, done, column.values)
+                start += rows
+                done += rows
+                yield column
 
-    cdef int fill(self, str name, Py_ssize_t batch, Py_ssize_t first, Text* values) except -1:
-        """The values of one batch, whose first row errors call `first`."""
+    cdef int fill(self, str name, Py_ssize_t batch, Py_ssize_t start, Py_ssize_t rows, Py_ssize_t first,
+                  Text* values) except -1:
+        """Point `values` at `rows` of a batch from `start` on; errors call the first of them `first`."""
         cdef Py_ssize_t index = self.names.index(name), bad
         cdef ArrowSchema* schema = self.schema.children[index]
         with nogil:
-            bad = arrow_text(schema, self.batches[batch].children[index], self.batches[batch].offset,
-                             self.batches[batch].length, values)
+            bad = arrow_text(schema, self.batches[batch].children[index], self.batches[batch].offset + start,
+                             rows, values)
         if bad == -2:
             raise arrow_type_error(name, schema, "text (string, large_string, string_view, "
                                    "binary or a dictionary of one)")

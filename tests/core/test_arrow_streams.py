@@ -160,3 +160,53 @@ def test_exports_are_refused_by_name(db):
         db.to_arrow("files")
     with pytest.raises(ResonanceError, match="filters are for nodes"):
         db.to_arrow("edges", type="CITES")
+
+
+LONG = 150_000
+"""Rows: more than are looked at together."""
+
+
+def long_edges(kind, source=None):
+    targets = [f"n{i % 700}" for i in range(LONG)]
+    sources = [f"n{i // 700}" for i in range(LONG)] if source is None else source
+    encoded = pa.array(sources).dictionary_encode() if kind == "dictionary" else pa.array(sources)
+    return pa.table({"source": encoded, "target": targets, "type": pa.array(["t"] * LONG)})
+
+
+@pytest.mark.parametrize("kind", ["plain", "dictionary"])
+def test_a_long_batch_of_edges_is_read_in_pieces(db, kind):
+    db.insert_nodes(id=[f"n{i}" for i in range(700)])
+    table = long_edges(kind)
+    # A slice, so that the pieces begin within a buffer, and two batches of it.
+    report = db.insert_edges(pa.concat_tables([table.slice(1, 70_000), table.slice(70_001)]))
+    assert report.inserted == LONG - 1
+    wanted = [(f"n{i // 700}", f"n{i % 700}") for i in range(1, LONG)]
+    assert sorted(db.query("SELECT source, target FROM edges")) == sorted(wanted)
+
+
+@pytest.mark.parametrize("kind", ["plain", "dictionary", "list"])
+@pytest.mark.parametrize(("bad", "what"), [(None, "missing"), ("", "is empty"), ("a\0", "NUL")])
+def test_a_bad_row_far_down_is_named_by_its_number(db, kind, bad, what):
+    db.insert_nodes(id=[f"n{i}" for i in range(700)])
+    sources = [f"n{i // 700}" for i in range(LONG)]
+    sources[140_007] = bad
+    table = {"source": sources, "target": "n1"} if kind == "list" else long_edges(kind, sources)
+    arguments, columns = ([], table) if kind == "list" else ([table], {})
+    with pytest.raises(InvalidIdError, match=f"'source', row 140007: .*{what}") as caught:
+        db.insert_edges(*arguments, **columns)
+    assert caught.value.row == 140_007
+    assert db.get_stats().edges == 0
+
+
+def test_a_list_that_shrinks_while_it_is_read_is_refused(db):
+    db.insert_nodes(id=["a"])
+
+    class Shrinking(list):
+        def __getitem__(self, where):
+            if isinstance(where, slice) and where.start:
+                del self[where.start + 10 :]
+            return super().__getitem__(where)
+
+    with pytest.raises(ColumnError, match="target"):
+        db.insert_edges(source=["a"] * LONG, target=Shrinking(["a"] * LONG))
+    assert db.get_stats().edges == 0
