@@ -26,12 +26,13 @@ else; it is left out, too.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import itertools
 import json
 from collections.abc import Iterable, Iterator
-from math import isfinite
+from operator import itemgetter
 from typing import Any
 
 from resonance._core import Connection
@@ -40,23 +41,36 @@ from resonance.questions import Questions
 
 VERSION = 1
 
-_quoted = json.encoder.encode_basestring
+_FIRST = itemgetter(0)
+
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
-_NODES = (
+# SQLite writes texts and whole numbers as JSON the way Python does, and sooner; it does not write every
+# float so, nor the keys of objects in order: those values come beside the line, to be put at its end.
+_LINES = (
+    "SELECT id, json_array('node', id, type, title, domain, layer, hash, NULL, date, summary) "
+    "FROM nodes AS n WHERE meta IS NULL AND "
+    "NOT EXISTS (SELECT 1 FROM files AS f WHERE f.node = n.id) ORDER BY id",
+    "SELECT node, json_array('file', path, hash, body_hash) FROM files ORDER BY node",
+    "SELECT source, json_array('edge', source, target, type, 1.0, 1.0, context_source) FROM edges "
+    "WHERE confidence = 1 AND veracity = 1 ORDER BY source",
+)
+_BEGINNINGS = (
+    "SELECT source, json_array('link', source, kind, type, raw, name, fragment, span_start, span_end, state, "
+    "target, mark), candidates FROM links ORDER BY source",
+    "SELECT node, json_array('section', document, ordinal, span_start, span_end, hash, text_hash), heading "
+    "FROM sections ORDER BY node",
+)
+_OTHER_EDGES = (
+    "SELECT source, target, type, confidence, veracity, context_source FROM edges "
+    "WHERE (confidence = 1 AND veracity = 1) IS NOT TRUE ORDER BY source"
+)
+_OTHER_NODES = (
     "SELECT n.id, n.type, n.title, n.domain, n.layer, n.hash, n.meta, n.date, n.summary, f.path IS NOT NULL "
-    "FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id ORDER BY n.id"
+    "FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id "
+    "WHERE n.meta IS NOT NULL OR f.path IS NOT NULL ORDER BY n.id"
 )
-_FILES = "SELECT node, path, hash, body_hash FROM files ORDER BY node"
-_EDGES = "SELECT source, target, type, confidence, veracity, context_source FROM edges ORDER BY source"
-_LINKS = (
-    "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, target, mark, candidates "
-    "FROM links ORDER BY source"
-)
-_SECTIONS = (
-    "SELECT node, document, ordinal, span_start, span_end, hash, text_hash, heading "
-    "FROM sections ORDER BY node"
-)
+_DOCUMENTS = "SELECT node, path FROM files"
 _VECTORS = (
     "SELECT id, text, CASE WHEN text IS NULL THEN embedding END FROM (SELECT n.id, n.embedding, "
     "coalesce(f.body_hash, s.text_hash) AS text FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id "
@@ -73,8 +87,8 @@ def digest(db: Questions) -> Digest:
     """
     with db.snapshot() as connection:
         leaves = {
-            node_id: _leaf(line for _, line in lines)
-            for node_id, lines in itertools.groupby(_lines(connection), key=lambda pair: pair[0])
+            node_id: _leaf(itertools.chain.from_iterable(lines for _, lines in found))
+            for node_id, found in itertools.groupby(_lines(connection), key=_FIRST)
         }
         space = connection.execute(_SPACE)
         vectors = [
@@ -83,7 +97,7 @@ def digest(db: Questions) -> Digest:
             )
             for node_id, text, blob in connection.prepare(_VECTORS)
         ]
-        documents = {path: leaves[node] for node, path, *_ in connection.prepare(_FILES)}
+        documents = {path: leaves[node] for node, path in connection.prepare(_DOCUMENTS)}
     graph, of_vectors = merkle_root(leaves.values()), merkle_root(vectors)
     root = _hash(f"resonance digest {VERSION}\n{graph}\n{of_vectors}\n".encode())
     return Digest(root, graph, of_vectors, leaves, documents, VERSION)
@@ -100,17 +114,28 @@ def merkle_root(leaves: Iterable[str]) -> str:
     return level[0].hex()
 
 
-def _lines(connection: Connection) -> Iterator[tuple[str, bytes]]:
-    """Every line and the id of its node, in the order of ids."""
-    nodes = ((row[0], _node(*row)) for row in connection.prepare(_NODES))
-    files = ((node, _line("file", *values)) for node, *values in connection.prepare(_FILES))
-    edges = ((row[0], _line("edge", *row)) for row in connection.prepare(_EDGES))
-    links = ((row[0], _with_list("link", *row)) for row in connection.prepare(_LINKS))
-    sections = ((node, _with_list("section", *values)) for node, *values in connection.prepare(_SECTIONS))
-    return heapq.merge(nodes, files, edges, links, sections, key=lambda pair: pair[0])
+def _lines(connection: Connection) -> Iterator[tuple[str, list[str]]]:
+    """Every node's lines of one table after the other, in the order of ids."""
+    tables: list[Iterable[tuple[str, str]]] = [connection.prepare(sql) for sql in _LINES]
+    tables += [_ended(connection.prepare(sql)) for sql in _BEGINNINGS]
+    tables.append((row[0], _line("edge", *row)) for row in connection.prepare(_OTHER_EDGES))
+    tables.append((row[0], _node(*row)) for row in connection.prepare(_OTHER_NODES))
+    return heapq.merge(*map(_by_node, tables), key=_FIRST)
 
 
-def _node(node_id: str, *values: Any) -> bytes:
+def _by_node(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    # A statement that is asked again after its end begins anew; a generator does not.
+    for node_id, found in itertools.groupby((row for row in rows), key=_FIRST):
+        yield node_id, [line for _, line in found]
+
+
+def _ended(rows: Iterable[tuple[str, str, str | None]]) -> Iterator[tuple[str, str]]:
+    """Lines of which the last value, a list as JSON, is still to be added."""
+    for node_id, line, last in rows:
+        yield node_id, f"{line[:-1]},{'null' if last is None else _canonical(last)}]"
+
+
+def _node(node_id: str, *values: Any) -> str:
     *columns, meta_text, date, summary, has_file = values
     meta = _parsed(meta_text)
     if has_file:
@@ -127,10 +152,9 @@ def told_by(meta: Any, stored: str | None, *keys: str) -> str | None:
     return stored if any(" ".join(str(value).split()) == stored for value in told) else None
 
 
-def _with_list(*values: Any) -> bytes:
-    """A line whose last value is a list, stored as JSON."""
-    *columns, last = values
-    return _line(*columns, _parsed(last))
+@functools.lru_cache(maxsize=1024)
+def _canonical(text: str) -> str:
+    return _encode(_parsed(text))
 
 
 def _parsed(text: str | None) -> Any:
@@ -143,22 +167,13 @@ def _parsed(text: str | None) -> Any:
         return f"no JSON: {text}"
 
 
-def _line(*values: Any) -> bytes:
-    # As json.dumps of them all, in a third of the time.
-    return f"[{','.join(map(_told, values))}]".encode()
+def _line(*values: Any) -> str:
+    return _encode(values)
 
 
-def _told(value: Any) -> str:
-    kind = value.__class__
-    if kind is str:
-        return _quoted(value)
-    if value is None:
-        return "null"
-    return repr(value) if kind is int or (kind is float and isfinite(value)) else _encode(value)
-
-
-def _leaf(lines: Iterable[bytes]) -> str:
-    return _hash(b"\0" + b"".join(line + b"\n" for line in sorted(lines)))
+def _leaf(lines: Iterable[str]) -> str:
+    # Code points sort as their UTF-8 does.
+    return _hash(b"\0" + "".join([line + "\n" for line in sorted(lines)]).encode())
 
 
 def _hash(data: bytes) -> str:
