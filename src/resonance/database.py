@@ -397,6 +397,11 @@ class ResonanceDB(Questions):
         holds = self._session.holds
         return holds[-1] if holds else 0.0
 
+    @property
+    def writes_here(self) -> int:
+        """How many transactions this thread has committed; of all in :meth:`version`, its share."""
+        return self._session.writes_here
+
     def version(self) -> Version:
         """Another value as soon as anybody, here or elsewhere, has written. Waits for a write under way."""
         return self._session.version()

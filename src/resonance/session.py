@@ -168,6 +168,11 @@ class Session:
         """True when this thread reads inside a snapshot."""
         return getattr(self._local, "snapshot", None) is not None
 
+    @property
+    def writes_here(self) -> int:
+        """How many of ``writes`` this thread has committed."""
+        return getattr(self._local, "writes", 0)
+
     # --- writing --------------------------------------------------------------------------------
 
     def begin(self) -> Connection:
@@ -249,6 +254,7 @@ class Session:
             self._rollback()
             raise
         self.writes += 1
+        self._local.writes = self.writes_here + 1
         self.holds.append(time.monotonic() - self._began)
         self._owner = None
 

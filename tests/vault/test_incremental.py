@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ import pytest
 from edits import Editor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vaults import Files, Vault, dump, hash_embedder, write
+from vaults import Files, Vault, dump, embed_by_hash, hash_embedder, write
 
 import resonance
 from resonance.model import Space
 from resonance.vault import ledger, note
 from resonance.vault.embed import CallableEmbedder
 from resonance.vault.ingest import Keeper, ingest
+from resonance.vault.report import IngestReport
 from resonance.vault.settings import load_settings
+from resonance.vault.tally import tally, tally_named
 
 Make = Callable[[Files], Vault]
 
@@ -244,6 +248,13 @@ def test_any_history_of_edits_ends_where_a_fresh_start_does(
             vault.db.close()
 
 
+def told(report: IngestReport) -> Counter[str]:
+    """What a report says that the database holds."""
+    names = ("nodes", "edges", "sections", "vectors", "texts")
+    counts = {name: getattr(report, name) for name in names}
+    return Counter(counts | {f"link {state}": count for state, count in report.links.items()})
+
+
 def follow_edits(place: Path, count: int, seed: int) -> None:
     """Edit at random; look at everything, at what was touched, or at nothing yet; compare with scratch."""
     vault = Vault(place / "vault", place / "x.db")
@@ -259,7 +270,9 @@ def follow_edits(place: Path, count: int, seed: int) -> None:
             if chance < 0.15:
                 vault.ingest(embedder=hash_embedder(), yes=True)
             elif chance < 0.8:
-                keeper.ingest(waiting, yes=True)
+                report = keeper.ingest(waiting, yes=True)
+                assert told(report) == tally(vault.db), f"seed {seed}, edit {number}"
+                assert (report.tags, report.pages) == tally_named(vault.db)
             else:
                 continue
             waiting.clear()
@@ -384,6 +397,55 @@ def test_only_what_is_asked_for_is_looked_at(make_vault: Make, monkeypatch: pyte
     assert keeper.ingest(["b.md"]).indexed == 1
     monkeypatch.undo()
     assert vault.ingest().indexed == 0
+
+
+def test_a_changed_note_takes_no_look_at_the_others(
+    make_vault: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "# Long\n\n" + "".join(f"## Part {n}\n\n{'words ' * 400}\n\n" for n in range(4))
+    vault = make_vault({"a.md": "[[b]] #t", "b.md": long, "c.md": "[[b]] #u", "bad.md": b"\xff"})
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    keeper.ingest()
+    for change in ({"b.md": f"{long}[[c]] #v"}, {"b.md": "[[a]] [[no]]"}, {"b.md": long}, {"c.md": "#w"}):
+        vault.write(change)
+        with monkeypatch.context() as watched:
+            for name in ("ingest.tally", "ledger.Names.signature", "picture.assign_ids"):
+                watched.setattr(f"resonance.vault.{name}", lambda *_: pytest.fail("looked at everything"))
+            report = keeper.ingest(change)
+        assert report.indexed == 1
+        assert told(report) == tally(vault.db)
+        assert dump(vault.db) == from_scratch(vault)
+
+
+@pytest.mark.parametrize("head", ["aliases: [Al]", "id: 12"])
+def test_a_note_with_a_new_name_takes_a_look_at_the_others(make_vault: Make, head: str) -> None:
+    vault = make_vault({"a.md": "", "b.md": "---\nrequires: [Al, 12]\n---\n"})
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    keeper.ingest()
+    for text in (f"---\n{head}\n---\n", "nothing", f"---\n{head}\n---\nmore"):
+        vault.write({"a.md": text})
+        report = keeper.ingest(["a.md"])
+        assert report.links.get("resolved", 0) == ("---" in text)
+        assert told(report) == tally(vault.db)
+        assert dump(vault.db) == from_scratch(vault)
+
+
+def test_what_another_thread_writes_meanwhile_is_counted(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "1", "b.md": ""})
+    vault.db.insert_nodes([{"id": "x"}, {"id": "y"}])
+
+    def meddle(texts: Sequence[str]) -> Any:
+        thread = threading.Thread(target=vault.db.insert_edge, args=("x", "y", f"OF_{len(texts[0])}"))
+        thread.start()
+        thread.join()
+        return embed_by_hash(texts)
+
+    keeper = Keeper(vault.db, vault.settings, embedder=CallableEmbedder(meddle, Space("meddling", 8)))
+    keeper.ingest()
+    for text in ("22", "333"):
+        vault.write({"a.md": text})
+        report = keeper.ingest(["a.md"])
+        assert told(report) == tally(vault.db)
 
 
 def test_what_another_process_wrote_is_seen(make_vault: Make) -> None:

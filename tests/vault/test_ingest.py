@@ -419,6 +419,7 @@ def test_another_model_under_the_same_settings_is_noticed(
     make_vault: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     vault = make_vault(NOTES)
+    vault.options = {"model": "the one"}
     other = CallableEmbedder(lambda texts: -embed_by_hash(texts), Space("other", 8))
     choose = "resonance.vault.vectors.choose_embedder"
     monkeypatch.setattr(choose, lambda _: (hash_embedder(), None))

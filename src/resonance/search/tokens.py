@@ -7,6 +7,7 @@ without spaces between words in one piece, and drops what has no letters. So a t
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from typing import NamedTuple
@@ -70,6 +71,7 @@ def plain(text: str) -> str:
     return _DENSE_RUN.sub(lambda match: f" {' '.join(_pairs(match[0]))} ", text)
 
 
+@functools.lru_cache(maxsize=1024)
 def names(text: str) -> str:
     """As :func:`plain`, for titles and other names: ``camelCase`` is also found by its parts."""
     parts = _HUMP.sub(" ", text)

@@ -6,17 +6,20 @@ ones. A run that is cut off leaves files without a hash, which the next run take
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import PurePosixPath
 from posixpath import dirname
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from resonance import rebuild
 from resonance.errors import BrakeError, ContentError
-from resonance.model import Problem
+from resonance.model import LinkState, Problem
 from resonance.search import text as fulltext
 from resonance.session import Version
 from resonance.vault import brakes, ledger, tombstones
@@ -24,24 +27,24 @@ from resonance.vault.embed import Embedder
 from resonance.vault.moves import Move, find_moves
 from resonance.vault.note import RULES, ParsedNote, file_hash, parse_note
 from resonance.vault.picture import Picture
+from resonance.vault.reader import Outcome, Reader, ReadNote, Same, Task
 from resonance.vault.relink import relink
 from resonance.vault.report import IngestReport
 from resonance.vault.root import Root
-from resonance.vault.scan import FoundFile, Scan, outermost, scan, scan_paths, territory
+from resonance.vault.scan import FoundFile, Scan, Territory, outermost, scan, scan_paths, territory
 from resonance.vault.sections import Section, sections_of
 from resonance.vault.settings import VaultSettings
-from resonance.vault.store import ReadNote, Store
+from resonance.vault.store import Store
+from resonance.vault.tally import tally, tally_around, tally_named
 from resonance.vault.vectors import Vector, Vectors
 from resonance.vault.words import texts_of
+from resonance.vault.workers import read_all
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done (scan, read, embed, index, link), how much is done, and of how much."""
-
-# A file written to again so soon may keep its time; one that old has a time that proves something.
-_FINE_TICK_NS, _COARSE_TICK_NS = 50_000_000, 2_000_000_000
 
 
 def ingest(
@@ -113,7 +116,7 @@ class Keeper:
             lately: how many notes went a moment ago, for the brakes to count too.
         """
         started = time.monotonic()
-        version = self.db.version()
+        version, writes = self.db.version(), self.db.writes_here
         picture = self._picture if only is not None and self._version == version else None
         self._picture = None
         with Root(self.settings.root, max_file_bytes=self.settings.max_file_bytes) as root:
@@ -127,10 +130,12 @@ class Keeper:
             run.fill_texts()
             run.link()
         self.held = frozenset(p for p in self.held if not run.asked(p) and p in run.known) | set(run.held)
-        report = run.report()
-        kept, self._version = run.kept(), self.db.version()
-        if self._version.others == version.others:
-            self._picture = kept
+        self._version = self.db.version()
+        ours = self.db.writes_here - writes
+        alone = self._version.others == version.others and self._version.own - version.own == ours
+        report = run.report(alone=alone)
+        if alone:
+            self._picture = run.kept()
         report.seconds = time.monotonic() - started
         return report
 
@@ -150,6 +155,7 @@ class _Run:
         self.db = db
         self.settings = settings
         self.root = root
+        self.reader = Reader(root, settings.reading, settings.sections, verbatim=vectors.may_embed)
         self.vectors = vectors
         self.progress = progress
         self.store = Store(db)
@@ -172,6 +178,8 @@ class _Run:
         self.documents: list[ledger.Document] = []
         self.problems: list[Problem] = []
         self.unchanged = 0
+        # Of the documents to be read, as they were, where nothing else is going to change.
+        self.around: Counter[str] | None = None
 
     # --- what is there ----------------------------------------------------------------------------
 
@@ -216,9 +224,11 @@ class _Run:
             self._brake(lost, frozenset(held), hold, lately)
         self.gone = sorted(set(missing) - set(self.held))
         # Files that may merely be out of sight keep their ids from being given to others.
+        if self.picture.stable and not missing:
+            ids = self.vectors.ours = self.picture.as_it_was()
+            return self._sort_out()
         staying = self.known.keys() - set(self.gone)
-        ids = self.picture.assign(staying)
-        self.vectors.ours = frozenset(ids.values())
+        ids = self.vectors.ours = self.picture.assign(staying)
         self.moves = [
             Move(old, self.known[old].node, path, ids[path]) for path, old in sorted(origin.items())
         ]
@@ -227,7 +237,7 @@ class _Run:
             for path in sorted(self.picture.renamed)
             if path in staying and path in self.picture.files and self.known[path].node != ids[path]
         ]
-        self._sort_out()
+        return self._sort_out()
 
     def _known_here(self) -> list[str]:
         if self.only is not None and self.only <= self.known.keys():
@@ -301,40 +311,44 @@ class _Run:
     def read_changed(self) -> None:
         """Read, parse, embed and write the files that may have changed."""
         done = 0
-        for batch in self.pace.batches(self.candidates, _weight):
-            read: list[ReadNote] = []
-            touched: list[tuple[int, int, int, str]] = []
-            for file in batch:
-                try:
-                    self._read(file, read, touched)
-                except ContentError as error:
-                    self.problems.append(Problem(file.path, error.line, error.reason))
-            vectors = self.vectors.of([(r.note, r.sections) for r in read])
-            renamed = [
-                known.node
-                for r in read
-                if (known := self.known.get(r.file.path)) is not None and known.node != r.node
-            ]
-            if read or touched:
-                self.store.write(read, vectors, renamed, touched)
-            self.documents += [ledger.Document(r.note.path, r.node, r.note.hash, r.note.links) for r in read]
-            self.touched.update(file.path for file in batch)
-            done += len(batch)
-            self.progress("read", done, len(self.candidates))
+        if self._steady() and self.picture.totals is not None:
+            self.around = tally_around(self.db, self._documents())
+        tasks = [self._task(file) for file in self.candidates]
+        with contextlib.closing(read_all(self.reader, tasks)) as outcomes:
+            for batch in self.pace.batches(self.candidates, _weight):
+                self._write(list(itertools.islice(outcomes, len(batch))))
+                self.touched.update(file.path for file in batch)
+                done += len(batch)
+                self.progress("read", done, len(self.candidates))
 
-    def _read(self, file: FoundFile, read: list[ReadNote], touched: list[tuple[int, int, int, str]]) -> None:
-        now = time.time_ns()
-        data, status = self.root.read(file.disk_path)
-        tick = _FINE_TICK_NS if status.st_mtime_ns % 1_000_000_000 else _COARSE_TICK_NS
-        mtime_ns = 0 if abs(now - status.st_mtime_ns) < tick else status.st_mtime_ns
+    def _steady(self) -> bool:
+        """Whether, as far as is known, only the notes that are read again are not as they were."""
+        return self.picture.stable and not self.gone and not self.moves and not self.vectors.replaced
+
+    def _documents(self) -> list[str]:
+        """The ids of the notes that are read again."""
+        return [self.picture.ids[file.path] for file in self.candidates]
+
+    def _task(self, file: FoundFile) -> Task:
         known = self.known.get(file.path)
-        if known is not None and known.hash == file_hash(data) and self._as_before(file):
-            self.unchanged += 1
-            touched.append((file.size, mtime_ns, file.inode, file.path))
-        else:
-            note, node = parse_note(file.path, data, self.settings.reading), self.picture.ids[file.path]
-            sections = sections_of(note, data, node, self.settings.sections)
-            read.append(ReadNote(file, note, node, mtime_ns, sections))
+        hash_ = known.hash if known is not None and self._as_before(file) else None
+        return Task(file, self.picture.ids[file.path], hash_)
+
+    def _write(self, found: Sequence[Outcome]) -> None:
+        self.problems += [problem for problem in found if isinstance(problem, Problem)]
+        same = [outcome for outcome in found if isinstance(outcome, Same)]
+        self.unchanged += len(same)
+        read = [outcome for outcome in found if isinstance(outcome, ReadNote)]
+        vectors = self.vectors.of([(r.note, r.sections) for r in read])
+        renamed = [
+            known.node
+            for r in read
+            if (known := self.known.get(r.file.path)) is not None and known.node != r.node
+        ]
+        if read or same:
+            touched = [(s.file.size, s.mtime_ns, s.file.inode, s.file.path) for s in same]
+            self.store.write(read, vectors, renamed, touched)
+        self.documents += [ledger.Document(r.note.path, r.node, r.note.hash, r.note.links) for r in read]
 
     def fill_vectors(self) -> None:
         """Embed the notes that have no vector though they have not changed: the model is new."""
@@ -342,6 +356,8 @@ class _Run:
         pending = [path for path in self.vectors.pending() if path not in written]
         waiting = [self.picture.files[path] for path in pending if path in self.picture.files]
         done = 0
+        if waiting or self.vectors.replaced:
+            self.around = None
         for batch in self.pace.batches(waiting, _weight):
             notes = self._as_known(batch)
             found: dict[str, Vector] = {}
@@ -387,13 +403,12 @@ class _Run:
 
     def link(self) -> None:
         """Write the links of changed notes, and resolve all others again if any name changed."""
-        attachments = self.picture.attachments
         seen = territory(self.settings, Scan(left_out=self.picture.left_out))
         told = {
             **self._place(),
             "vault.dialect": self.settings.reading.dialect,
             "vault.told": json.dumps(self.settings.told),
-            "vault.attachments": ledger.digest(ledger.files_told(attachments, seen)),
+            "vault.attachments": ledger.digest(ledger.files_told(self.picture.attachments, seen)),
             "vault.vectors": self.vectors.signature(),
         }
         if (
@@ -403,16 +418,35 @@ class _Run:
             and told.items() <= self.before.items()
         ):
             return
-        names = ledger.read_names(self.db, attachments, seen, self.settings.reading.dialect)
-        signature = names.signature()
+        if not self._same_names(seen):
+            self.around = None
+            self._read_names(seen)
+        signature = self.picture.signature
         settled = self.before.get("vault.resolved") == signature
+        tags = None if self.around is None else ledger.led_to(self.db, self._documents())
         if self.documents or not settled:
             every = not settled and len(self.documents) < len(self.picture.ids)
-            resolver = self.picture.resolves(names, signature)
-            relink(self.db, resolver, self.documents, every=every, progress=self.progress)
-        ledger.drop_unused_tags(self.db)
+            if every:
+                self.around = tags = None
+            relink(self.db, self.picture.resolves(), self.documents, every=every, progress=self.progress)
+        if tags is not None:
+            tags |= ledger.led_to(self.db, self._documents())
+        ledger.drop_unused_tags(self.db, tags)
         tombstones.expire(self.db)
         self.store.set_properties({**told, "vault.rules": self.rules, "vault.resolved": signature})
+
+    def _same_names(self, seen: Territory) -> bool:
+        """Whether all notes answer to the same names as at the end of the last run."""
+        before = self.picture.names
+        if before is None or not self._steady():
+            return False
+        dialect = self.settings.reading.dialect
+        now = ledger.read_names(self.db, (), seen, dialect, [file.path for file in self.candidates])
+        return now.hold(before, (file.path for file in self.candidates))
+
+    def _read_names(self, seen: Territory) -> None:
+        names = ledger.read_names(self.db, self.picture.attachments, seen, self.settings.reading.dialect)
+        self.picture.names, self.picture.signature = names, names.signature()
 
     def _place(self) -> dict[str, str]:
         """Where the vault is, and where in it its database, so that both can be moved together."""
@@ -430,15 +464,17 @@ class _Run:
         self._know_again()
         return self.picture
 
-    def report(self) -> IngestReport:
-        counts = self.db.query(
-            "SELECT (SELECT count(*) FROM files), (SELECT count(*) FROM nodes WHERE type = 'tag'), "
-            "(SELECT count(*) FROM nodes WHERE type = 'page' AND layer = 'page'), "
-            "(SELECT count(*) FROM edges), (SELECT count(*) FROM sections), "
-            "(SELECT count(*) FROM nodes WHERE embedding IS NOT NULL AND layer IS NOT 'section'), "
-            "(SELECT count(*) FROM texts)"
-        )[0]
-        links = dict(self.db.query("SELECT state, count(*) FROM links GROUP BY state ORDER BY state"))
+    def report(self, *, alone: bool) -> IngestReport:
+        """What was done, and what there is now. ``alone``: nobody else has written meanwhile."""
+        totals = self.picture.totals
+        if totals is not None and alone and self.around is not None:
+            totals = totals.copy()
+            totals.update(tally_around(self.db, self._documents()))
+            totals.subtract(self.around)
+        else:
+            totals = tally(self.db)
+        self.picture.totals = totals
+        tags, pages = tally_named(self.db)
         indexed = len(self.documents)
         return IngestReport(
             files=indexed + self.unchanged + len({problem.path for problem in self.problems}),
@@ -450,14 +486,16 @@ class _Run:
             held_because=self.why_held,
             problems=sorted(self.problems, key=lambda problem: problem.path),
             complete=self.complete,
-            nodes=counts[0],
-            tags=counts[1],
-            pages=counts[2],
-            edges=counts[3],
-            sections=counts[4],
-            vectors=counts[5],
-            texts=counts[6],
-            links=links,
+            nodes=totals["nodes"],
+            tags=tags,
+            pages=pages,
+            edges=totals["edges"],
+            sections=totals["sections"],
+            vectors=totals["vectors"],
+            texts=totals["texts"],
+            links={
+                state: count for state in sorted(get_args(LinkState)) if (count := totals[f"link {state}"])
+            },
             skipped=self.skipped,
             embedding=self.db.space,
             embedding_note=self.vectors.note,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resonance.vault.dialect import Dialect
@@ -30,6 +30,7 @@ _INSERT = (
 
 
 _TARGET = 9
+_CHOSEN = "(SELECT value FROM json_each(?))"
 
 
 class Document(NamedTuple):
@@ -54,8 +55,19 @@ class Names(NamedTuple):
 
     def signature(self) -> str:
         """Equal for equal names, so that a ledger resolved with them need not be resolved again."""
-        told = [sorted(value.items()) for value in (self.ids, self.aliases, self.numbers, self.blocks)]
+        told = [sorted(value.items()) for value in self._by_path()]
         return digest([told, *files_told(self.attachments, self.territory), self.dialect])
+
+    def hold(self, others: Names, paths: Iterable[str]) -> bool:
+        """Whether some notes answer to the same names here as in ``others``."""
+        return all(
+            mine.get(path) == theirs.get(path)
+            for path in paths
+            for mine, theirs in zip(self._by_path(), others._by_path(), strict=True)
+        )
+
+    def _by_path(self) -> tuple[Mapping[str, object], ...]:
+        return self.ids, self.aliases, self.numbers, self.blocks
 
     def resolver(self) -> Resolver:
         """What resolves links by these names."""
@@ -80,17 +92,26 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def read_names(db: ResonanceDB, attachments: Iterable[str], territory: Territory, dialect: Dialect) -> Names:
-    """The names that the notes in the database answer to."""
-    ids = dict(db.query("SELECT path, node FROM files"))
+def read_names(
+    db: ResonanceDB,
+    attachments: Iterable[str],
+    territory: Territory,
+    dialect: Dialect,
+    paths: Collection[str] | None = None,
+) -> Names:
+    """The names that the notes in the database answer to: all of them, or those at ``paths``."""
+    # An index is used where it may find little.
+    where, chosen = ("", ()) if paths is None else (f"f.path IN {_CHOSEN} AND ", (json.dumps(list(paths)),))
+    ids = dict(db.query(f"SELECT f.path, f.node FROM files AS f WHERE {where} true", chosen))
     aliases: dict[str, tuple[str, ...]] = {}
     numbers: dict[str, str] = {}
     blocks: dict[str, tuple[str, ...]] = {}
     for path, called, number, held in db.query(
         "SELECT f.path, json_extract(n.meta, '$.aliases'), json_extract(n.meta, '$.id'), "
         "json_extract(n.meta, '$.blocks') FROM files AS f JOIN nodes AS n ON n.id = f.node "
-        "WHERE json_extract(n.meta, '$.aliases[0]') IS NOT NULL "
-        "OR json_extract(n.meta, '$.id') IS NOT NULL OR json_extract(n.meta, '$.blocks[0]') IS NOT NULL"
+        f"WHERE {where} (json_extract(n.meta, '$.aliases[0]') IS NOT NULL "
+        "OR json_extract(n.meta, '$.id') IS NOT NULL OR json_extract(n.meta, '$.blocks[0]') IS NOT NULL)",
+        chosen,
     ):
         if names := _texts(called):
             aliases[path] = names
@@ -175,20 +196,39 @@ def write_resolutions(db: ResonanceDB, changed: Mapping[str, Sequence[tuple[str 
         _follow(db, list(changed))
 
 
-def drop_unused_tags(db: ResonanceDB) -> None:
-    """Delete the nodes of tags and pages that no note uses any more, and name the pages that stay."""
+def led_to(db: ResonanceDB, documents: Collection[str]) -> set[str]:
+    """The tags and pages that links in some documents lead to."""
+    return {
+        target
+        for (target,) in db.query(
+            f"SELECT DISTINCT target FROM links WHERE source IN {_CHOSEN} "
+            "AND (target LIKE '#%' OR target LIKE '[[%')",
+            (json.dumps(list(documents)),),
+        )
+    }
+
+
+def drop_unused_tags(db: ResonanceDB, among: Collection[str] | None = None) -> None:
+    """Delete the nodes of tags and pages that no note uses any more, and name the pages that stay.
+
+    Args:
+        among: look at these tags and pages only.
+    """
+    where, chosen = ("", ()) if among is None else (f"n.id IN {_CHOSEN} AND ", (json.dumps(list(among)),))
     unused = db.query(
-        "SELECT id FROM nodes AS n WHERE ((type = 'tag' AND layer = 'tag' AND id LIKE '#%') "
+        f"SELECT id FROM nodes AS n WHERE {where} ((type = 'tag' AND layer = 'tag' AND id LIKE '#%') "
         "OR (type = 'page' AND layer = 'page' AND id LIKE '[[%')) "
         "AND NOT EXISTS (SELECT 1 FROM links WHERE target = n.id) "
-        "AND NOT EXISTS (SELECT 1 FROM edges WHERE target = n.id OR source = n.id)"
+        "AND NOT EXISTS (SELECT 1 FROM edges WHERE target = n.id OR source = n.id)",
+        chosen,
     )
     if unused:
         db.delete_nodes(node for (node,) in unused)
     # The first of all spellings, so that it does not matter which was seen first.
     named = db.query(
         "SELECT n.id, min(l.name) FROM nodes AS n JOIN links AS l ON l.target = n.id "
-        "WHERE n.type = 'page' AND n.layer = 'page' GROUP BY n.id HAVING n.title IS NOT min(l.name)"
+        f"WHERE {where} n.type = 'page' AND n.layer = 'page' GROUP BY n.id HAVING n.title IS NOT min(l.name)",
+        chosen,
     )
     if named:
         db.insert_nodes(id=[row[0] for row in named], title=[row[1] for row in named])

@@ -21,6 +21,7 @@ _ATTACHMENTS = frozenset(
     "3gp avif base bmp canvas csv docx epub excalidraw flac gif htm html ico jpeg jpg json m4a mkv mov"
     " mp3 mp4 ogg ogv opus pdf png pptx svg tiff txt wav webm webp xlsx xml yaml yml zip".split()
 )
+_MOST_REMEMBERED = 1 << 15
 _RELATIVE_KINDS = frozenset({"link", "image"})
 
 
@@ -68,6 +69,7 @@ class Resolver:
         numbers: Mapping[str, str] | None = None,
         blocks: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
+        self._resolved: dict[tuple[str, str, str, str], Resolution] = {}
         self._ids = ids
         self._nodes = frozenset(ids.values())
         self._dialect = dialect
@@ -115,6 +117,18 @@ class Resolver:
 
     def resolve(self, source: str, link: RawLink) -> Resolution:
         """Where a link in the note at path ``source`` leads."""
+        if link.name == "":
+            return self._resolve(source, link)
+        # Notes of one folder are seen from the same place, and mention the same notes again and again.
+        key = dirname(source), link.kind, link.type, link.name
+        found = self._resolved.get(key)
+        if found is None:
+            if len(self._resolved) >= _MOST_REMEMBERED:
+                self._resolved.clear()
+            found = self._resolved[key] = self._resolve(source, link)
+        return found
+
+    def _resolve(self, source: str, link: RawLink) -> Resolution:
         if link.kind == "tag":
             return self._tag(source, link.name)
         if link.kind == "block":

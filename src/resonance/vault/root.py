@@ -60,6 +60,17 @@ class Root:
                 "if that is as it should be, name the root",
             )
 
+    @classmethod
+    def held(cls, descriptor: int, *, max_file_bytes: int) -> Self:
+        """The folder that a descriptor, which is taken over, holds open."""
+        root = cls.__new__(cls)
+        root.folder, root.max_file_bytes, root._fd = Path(), max_file_bytes, descriptor
+        return root
+
+    def fileno(self) -> int:
+        """The descriptor of the folder."""
+        return self._fd
+
     def __enter__(self) -> Self:
         return self
 

@@ -89,7 +89,8 @@ class Section(NamedTuple):
         heading: the heading path, outermost first; empty for text above the first heading.
         start, end: where it stands in the file, in bytes.
         hash: SHA-256 of these bytes, in hex.
-        text: what its vector stands for. text_hash: a hash that differs wherever that does.
+        above: the note's title and the headings it stands under. body: its text.
+        text_hash: a hash that differs wherever :attr:`text` does.
     """
 
     node: str
@@ -97,8 +98,14 @@ class Section(NamedTuple):
     start: int
     end: int
     hash: str
-    text: str
+    above: str
+    body: str
     text_hash: str
+
+    @property
+    def text(self) -> str:
+        """What its vector stands for."""
+        return f"{self.above}\n\n{self.body}"
 
 
 class _Piece(NamedTuple):
@@ -140,9 +147,7 @@ def sections_of(note: ParsedNote, data: bytes, node: str, rules: SectionRules) -
         above = _above(note.title, heading)
         digest = _sha256(data[first:last])
         text_hash = _sha256(f"{above}\n{digest}".encode())
-        found.append(
-            Section(section, heading, first, last, digest, f"{above}\n\n{body[start:end]}", text_hash)
-        )
+        found.append(Section(section, heading, first, last, digest, above, body[start:end], text_hash))
     return found
 
 

@@ -11,10 +11,9 @@ from resonance.search import text as fulltext
 from resonance.vault import moves, tombstones
 from resonance.vault.note import ParsedNote
 from resonance.vault.pace import Pace
-from resonance.vault.scan import FoundFile
-from resonance.vault.sections import Section, title_of
+from resonance.vault.reader import ReadNote
+from resonance.vault.sections import title_of
 from resonance.vault.vectors import NoteVectors, Vector
-from resonance.vault.words import texts_of
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
@@ -34,16 +33,6 @@ class KnownFile(NamedTuple):
     inode: int
     hash: str
     body_hash: str
-
-
-class ReadNote(NamedTuple):
-    """A file that was read and parsed, and the id of its node. ``mtime_ns`` is 0 if it proves nothing."""
-
-    file: FoundFile
-    note: ParsedNote
-    node: str
-    mtime_ns: int
-    sections: Sequence[Section] = ()
 
 
 class Store:
@@ -119,7 +108,7 @@ class Store:
             renamed: nodes that these notes had until now under other ids.
             touched: (size, mtime_ns, inode, path) of files that are otherwise as they were.
         """
-        texts = fulltext.prepared(text for r in read for text in texts_of(r.note, r.node, r.sections))
+        texts = [text for r in read for text in r.texts]
         with self.pace.measured(), self.db.transaction() as connection:
             connection.executemany(
                 "UPDATE files SET size = ?, mtime_ns = ?, inode = ? WHERE path = ?", touched

@@ -7,14 +7,14 @@ as much as the mean of all. The model is loaded only when a text has to be embed
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from resonance._core import to_fafcas
 from resonance.model import FloatArray
-from resonance.vault.embed import Embedder, checked_embed, choose_embedder
+from resonance.vault.embed import NO_MODEL, Embedder, checked_embed, choose_embedder
 from resonance.vault.note import ParsedNote
 from resonance.vault.sections import Section
 from resonance.vault.settings import VaultSettings
@@ -45,7 +45,8 @@ class Vectors:
 
     Attributes:
         note: why there are no vectors, or what happened to the old ones.
-        ours: ids of the nodes that this vault can embed.
+        ours: path -> id of the nodes that this vault can embed.
+        replaced: whether another model's space was made the active one, without whatever vectors there were.
     """
 
     def __init__(
@@ -62,7 +63,8 @@ class Vectors:
         self.reuse_from = reuse_from
         self.replace = replace
         self.note: str | None = None
-        self.ours: frozenset[str] = frozenset()
+        self.ours: Mapping[str, str] = {}
+        self.replaced = False
         self._embedder = embedder
         self._ready = False
         self._saved: dict[str, FloatArray] = {}
@@ -77,6 +79,11 @@ class Vectors:
             self._complete = told.get("model") == self._model
         else:
             self._complete = told.get("space") == list(embedder.space)
+
+    @property
+    def may_embed(self) -> bool:
+        """Whether a model may be asked, as far as can be known without loading it."""
+        return self._embedder is not None or (self.settings.model or "").lower() != NO_MODEL
 
     def signature(self) -> str:
         """What the stored vectors are complete for: empty while some are missing."""
@@ -155,7 +162,8 @@ class Vectors:
         if old == new:
             return True
         holders = {node for (node,) in self.db.query("SELECT id FROM nodes WHERE embedding IS NOT NULL")}
-        others = holders - self.ours - self._sections_of_ours()
+        ours = frozenset(self.ours.values())
+        others = holders - ours - self._sections_of(ours)
         if old is not None and holders and not self._asked:
             self.note = (
                 f"the stored vectors are by {old.name} ({old.dims} dimensions), not by {new.name}, the "
@@ -172,15 +180,15 @@ class Vectors:
         with self.db.transaction() as connection:
             self.db.set_space(new, replace=True)
             connection.execute("DELETE FROM properties WHERE key = 'vault.vectors'")
-        self._complete = False
+        self._complete, self.replaced = False, True
         self._saved.clear()
         if old is not None and holders:
             self.note = f"{len(holders)} vectors of {old.name} were dropped for those of {new.name}"
         return True
 
-    def _sections_of_ours(self) -> set[str]:
+    def _sections_of(self, documents: frozenset[str]) -> set[str]:
         stored = self.db.query("SELECT node, document FROM sections")
-        return {node for node, document in stored if document in self.ours}
+        return {node for node, document in stored if document in documents}
 
 
 _OF_SECTIONS = (

@@ -19,7 +19,6 @@ def texts_of(note: ParsedNote, node: str, sections: Sequence[Section]) -> list[T
     headings = "\n".join(text for _, _, text in note.headings)
     texts = [Text(node, note.body, title=note.title, names=names, headings=headings, hash=note.hash)]
     for section in sections:
-        above, _, body = section.text.partition("\n\n")
         title = title_of(note.title, section.heading)
-        texts.append(Text(section.node, body, title=title, headings=above, hash=section.hash))
+        texts.append(Text(section.node, section.body, title=title, headings=section.above, hash=section.hash))
     return texts
