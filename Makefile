@@ -127,6 +127,10 @@ bench-search: setup build/bench/.packages ## exact search beside its peers: SCAL
 quality: setup build/bench/.packages ## how well a question finds its note: make quality RESONANCE_CORPORA=folder
 	@build/bench/venv/bin/python benchmarks/quality.py $(RESONANCE_CORPORA) --json build/bench/quality.json
 
+.PHONY: bench-vault
+bench-vault: setup ## a vault from nothing, as it is, and after an edit: make bench-vault VAULT=folder
+	@$(BIN)/python benchmarks/vault.py "$(VAULT)"
+
 build/bench/.packages: pyproject.toml $(VENV)/.packages
 	$(call beside,bench,the peers to measure against (1 GB))
 

@@ -35,6 +35,7 @@ DOORS = {
     ("factory", "care.health"): "DatabaseFactory.perform_health_check is the contract's name for it",
     ("questions", "vault.embed"): "db.search_hybrid() asks the model whose vectors are stored",
     ("questions", "vault.hydrate"): "db.content() reads from the vault",
+    ("questions", "vault.anchors"): "db.anchors() reads from the vault",
     ("questions", "care.digest"): "db.digest() is part of looking after a database",
     ("model", "arrow"): "an EmbeddingMatrix can be handed out as Arrow",
 }

@@ -11,6 +11,7 @@ from resonance.database import ResonanceDB
 from resonance.errors import ResonanceError, UnsafeSQLiteWarning
 from resonance.factory import DatabaseFactory
 from resonance.model import (
+    Anchor,
     Content,
     Edge,
     EmbeddingMatrix,
@@ -29,6 +30,7 @@ sqlite_version: str = engine()["version"]
 """The version of the SQLite engine in use; ``engine()`` tells where it came from."""
 
 __all__ = [
+    "Anchor",
     "Content",
     "DatabaseFactory",
     "Edge",

@@ -92,6 +92,19 @@ class Link(NamedTuple):
         return self.state in ("unresolved", "ambiguous") or self.mark == "missing"
 
 
+class Anchor(NamedTuple):
+    """The place within a note that a link names behind its ``#``.
+
+    ``state`` is ``found``; ``missing``, where the note has no such heading or block; or ``unknown``, where
+    its file cannot be read or is not the one that was indexed. ``section`` is the id of the section it is
+    in, None where the note has none; ``start`` its byte offset in the file.
+    """
+
+    state: Literal["found", "missing", "unknown"]
+    section: str | None = None
+    start: int | None = None
+
+
 class Rank(NamedTuple):
     """The place of a node in one of the lists that a search was put together from; ``rank`` begins at 1."""
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from resonance import _core, arrow, matrix, rows, spaces
 from resonance.errors import InputError
 from resonance.model import (
+    Anchor,
     Content,
     ContentPolicy,
     Digest,
@@ -447,6 +448,15 @@ class Questions:
     def ambiguous(self) -> list[Link]:
         """The links that several notes would answer, which are their ``candidates``."""
         return self._links({"state": "ambiguous"})
+
+    def anchors(self, links: Sequence[Link]) -> list[Anchor | None]:
+        """Which place of its note each link names (``[[note#Heading]]``), read from the files now.
+
+        None for links that name none, or lead to no note.
+        """
+        from resonance.vault.anchors import find_anchors
+
+        return find_anchors(cast("ResonanceDB", self), links, self._root)
 
     def _links(self, conditions: Mapping[str, str | None], *more: str) -> list[Link]:
         given = {name: value for name, value in conditions.items() if value is not None}

@@ -258,6 +258,32 @@ def test_a_file_that_is_not_there_is_a_broken_link(run: Run, marked: Path) -> No
     assert run("links", marked, "--state", "nowhere").code == 2
 
 
+def test_a_heading_that_is_not_there_is_a_broken_link(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "anchored"
+    root.mkdir()
+    (root / "a.md").write_text(f"# One\n\n{'words ' * 300}\n\n## Two\n\n{'words ' * 300}\n")
+    (root / "b.md").write_text("[[a#Two]]\n[[a#Three]]\n[[a]] [[B#One]]\n")
+    assert run("init", root, "--no-embed").code == 0
+    result = run("links", root, "--broken")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "b.md:2\t[[a#Three]]\tresolved\ta (no such place: #Three)",
+        "b.md:3\t[[B#One]]\tresolved\tb (but for the case of letters; no such place: #One)",
+    ]
+    told = run("links", root, "--json").json
+    assert [(link["raw"], link["state"], link["anchor"], link["section"]) for link in told] == [
+        ("[[a#Two]]", "resolved", "found", "a#two"),
+        ("[[a#Three]]", "resolved", "missing", None),
+        ("[[a]]", "resolved", None, None),
+        ("[[B#One]]", "resolved", "missing", None),
+    ]
+    assert "b.md:1\t[[a#Two]]\tresolved\ta#two" in run("links", root).out
+    (root / "a.md").write_text("# Three\n\n# One\n")
+    (root / "b.md").write_text("# One\n\n[[a#Three]] [[b#One]]\n")
+    run("ingest", root, "--no-embed")
+    assert run("links", root, "--broken").code == 0
+
+
 def test_explore_without_the_hubs(run: Run, marked: Path) -> None:
     told = run("explore", "b", "--root", marked, "--json").json
     assert {other["id"] for other in told["outgoing"]} == {"hub", "a"}

@@ -16,7 +16,7 @@ from resonance.cli import place
 from resonance.cli.output import FINDINGS, Answer, answering, one_line, safe
 from resonance.cli.place import Database, Json, Model, Place, Root, RootOption
 from resonance.errors import ContentError, SettingsError, UnknownNodeError
-from resonance.model import Hit, Hits, Link, LinkState, Node
+from resonance.model import Anchor, Hit, Hits, Link, LinkState, Node
 from resonance.words import counted
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def links(
         bool,
         typer.Option(
             "--broken",
-            help="Only those that lead nowhere, to a file that is not there, or to several notes; "
-            "exit code 1 if any.",
+            help="Only those that lead nowhere, to a file or heading that is not there, or to several "
+            "notes; exit code 1 if any.",
         ),
     ] = False,
     source: Annotated[
@@ -201,20 +201,27 @@ def links(
     with answering(as_json) as answer:
         where = place.find(root, root_option, database)
         with place.open_for_reading(where) as db:
-            chosen = [
+            found = [
                 link
                 for link in db.links(
                     source=None if source is None else _resolve(db, source),
                     target=None if target is None else _resolve(db, target),
                     state=state,
                 )
-                if (not broken or link.is_broken) and kind in (None, link.kind)
+                if kind in (None, link.kind) and not (broken and link.fragment is None and not link.is_broken)
             ]
+            told = [
+                (link, anchor)
+                for link, anchor in zip(found, db.anchors(found), strict=True)
+                if not broken or link.is_broken or _is_missing(anchor)
+            ]
+            chosen, anchors = [link for link, _ in told], [anchor for _, anchor in told]
             lines = _lines(db, chosen)
+        rows = list(zip(chosen, anchors, lines, strict=True))
         if as_json:
-            answer.document([{"line": line, **_link(link)} for link, line in zip(chosen, lines, strict=True)])
+            answer.document([{"line": line, **_link(link), **_anchor(anchor)} for link, anchor, line in rows])
         else:
-            _show_links(answer, chosen, lines)
+            _show_links(answer, rows)
             if broken:
                 answer.note(counted(len(chosen), "broken link") if chosen else "every link leads somewhere")
         if broken and chosen:
@@ -403,9 +410,22 @@ def _link(link: Link) -> dict[str, Any]:
     return link._asdict() | {"candidates": list(link.candidates)}
 
 
-def _leads(link: Link) -> str:
-    leads = link.target or ", ".join(link.candidates) or (link.name if link.state == "external" else "")
-    return f"{leads} ({_MARKS[link.mark]})".lstrip() if link.mark else leads
+def _anchor(anchor: Anchor | None) -> dict[str, Any]:
+    return {"anchor": anchor and anchor.state, "section": anchor and anchor.section}
+
+
+def _is_missing(anchor: Anchor | None) -> bool:
+    return anchor is not None and anchor.state == "missing"
+
+
+def _leads(link: Link, anchor: Anchor | None) -> str:
+    section = anchor.section if anchor is not None else None
+    elsewhere = link.name if link.state == "external" else ""
+    leads = section or link.target or ", ".join(link.candidates) or elsewhere
+    notes = [_MARKS[link.mark]] if link.mark else []
+    if _is_missing(anchor):
+        notes.append(f"no such place: #{link.fragment}")
+    return f"{leads} ({'; '.join(notes)})".lstrip() if notes else leads
 
 
 def _lines(db: ResonanceDB, chosen: Sequence[Link]) -> list[int | None]:
@@ -469,14 +489,14 @@ def _line(db: ResonanceDB, found: _Found) -> int | None:
     return data.count(b"\n", 0, start) + 1
 
 
-def _show_links(answer: Answer, chosen: Sequence[Link], lines: Sequence[int | None]) -> None:
+def _show_links(answer: Answer, rows: Sequence[tuple[Link, Anchor | None, int | None]]) -> None:
     """By note on a terminal; else a line for each, which begins as those of a compiler do."""
     if not answer.on_terminal:
         answer.table(
             ("where", "link", "state", "leads to"),
             [
-                (f"{path}:{line}" if line else path, link.raw, link.state, _leads(link))
-                for link, line in zip(chosen, lines, strict=True)
+                (f"{path}:{line}" if line else path, link.raw, link.state, _leads(link, anchor))
+                for link, anchor, line in rows
                 if (path := link.path or link.source)
             ],
         )
@@ -485,15 +505,14 @@ def _show_links(answer: Answer, chosen: Sequence[Link], lines: Sequence[int | No
     from rich.text import Text
 
     styles = {"unresolved": "red", "ambiguous": "yellow", "resolved": "green", "external": "dim"}
-    rows = zip(chosen, lines, strict=True)
     for path, group in itertools.groupby(rows, key=lambda row: row[0].path or row[0].source):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", justify="right", min_width=6, no_wrap=True)
         grid.add_column(no_wrap=True, width=10)
         grid.add_column(overflow="fold")
-        for link, line in group:
+        for link, anchor, line in group:
             told = Text(safe(one_line(link.raw)))
-            if leads := _leads(link):
+            if leads := _leads(link, anchor):
                 told.append(f"  {safe(leads)}", "dim")
             grid.add_row(str(line or ""), Text(link.state, styles[link.state]), told)
         answer.line(path, "bold")

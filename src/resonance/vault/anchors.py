@@ -1,0 +1,149 @@
+"""Which place of a note a link names: the heading or block behind its ``#``, looked up when somebody asks.
+
+Nothing of it is stored, so nothing of it goes stale: the note is read and its headings are found as they
+were when it was indexed. A note that has changed since then is not judged by.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resonance.errors import ContentError, SettingsError
+from resonance.model import Anchor, Link
+from resonance.vault.note import ParsedNote, file_hash, parse_note
+from resonance.vault.root import Root
+from resonance.vault.settings import settings_of
+
+if TYPE_CHECKING:
+    from resonance.database import ResonanceDB
+
+_SIGNS = re.compile(r"[\W_]+")
+_BLOCK = re.compile(rb"(?:^|(?<=[ \t\r\n]))\^([A-Za-z0-9-]+)[ \t]*(?=\r|\n|\Z)", re.MULTILINE)
+# A heading that another block encloses, such as a quote, is no section's; but it is there.
+_ANY_HEADING = re.compile(rb"^[ \t>*+-]*(#{1,6})[ \t]+([^\r\n]*?)[ \t#]*$", re.MULTILINE)
+_NUMBERED = re.compile(r"-\d+\Z")
+_UNKNOWN = Anchor("unknown")
+_MISSING = Anchor("missing")
+
+_SECTIONS = (
+    "SELECT node FROM sections WHERE document = ? AND span_start <= ? AND span_end > ? "
+    "ORDER BY span_start DESC LIMIT 1"
+)
+
+
+def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = None) -> list[Anchor | None]:
+    """What the fragments of some links name, in their order; None for a link that names no place in a note.
+
+    Args:
+        root: the vault's root; None for the one that is stored.
+    """
+    found: list[Anchor | None] = [None] * len(links)
+    by_target: defaultdict[str, list[int]] = defaultdict(list)
+    for index, link in enumerate(links):
+        if link.fragment is not None and link.state == "resolved" and link.target is not None:
+            by_target[link.target].append(index)
+    files = {node: (path, hash_) for node, path, hash_ in db.query("SELECT node, path, hash FROM files")}
+    places = {target: indexes for target, indexes in by_target.items() if target in files}
+    for indexes in places.values():
+        for index in indexes:
+            found[index] = _UNKNOWN
+    folder = root or db.root
+    if not places or folder is None:
+        return found
+    try:
+        settings = settings_of(db, folder)
+        opened = Root(folder, real=root is None)
+    except (SettingsError, ContentError):
+        return found
+    with opened:
+        for target, indexes in places.items():
+            path, hash_ = files[target]
+            try:
+                data, _ = opened.read(path)
+                if file_hash(data) != hash_:
+                    continue
+                note = parse_note(path, data, settings.reading)
+            except ContentError:
+                continue
+            for index in indexes:
+                at = _place(note, data, links[index].fragment or "")
+                found[index] = _MISSING if at is None else _anchor(db, target, at)
+    return found
+
+
+def _anchor(db: ResonanceDB, document: str, at: int) -> Anchor:
+    sections = db.query(_SECTIONS, (document, at, at))
+    return Anchor("found", sections[0][0] if sections else None, at)
+
+
+def _place(note: ParsedNote, data: bytes, fragment: str) -> int | None:
+    """Where what a fragment names begins, in bytes; None if it is not there."""
+    if fragment.startswith("^"):
+        wanted = fragment[1:].casefold()
+        blocks = _BLOCK.finditer(data, note.body_offset)
+        return next((m.start() for m in blocks if m.group(1).decode().casefold() == wanted), None)
+    names = [name for name in fragment.split("#") if name.strip()]
+    headings = list(_headings(note, data))
+    for wanted_names in (names, [_NUMBERED.sub("", name) for name in names]):
+        at = _under(headings, [_key(name) for name in wanted_names])
+        if at is not None:
+            return at
+    # Writers of plain markdown name places by HTML, or by what stands in braces behind a heading.
+    name = re.escape(fragment.strip().encode())
+    named = re.compile(rb"""\b(?:id|name)\s*=\s*(["']?)%b\1(?=[\s/>])|\{\s*#%b\s*\}""" % (name, name), re.I)
+    match = named.search(data, note.body_offset)
+    return match.start() if match else None
+
+
+def _headings(note: ParsedNote, data: bytes) -> Iterator[tuple[int, int, set[str]]]:
+    """Where each heading begins, its level, and what it may be called: as it reads, and as it is written."""
+    known = {heading.start: heading for heading in note.headings}
+    written = {
+        m.start(1): m
+        for m in _ANY_HEADING.finditer(data, note.body_offset)
+        if m.start(1) in known or data[m.start() : m.start(1)].strip()
+    }
+    for at in sorted(known.keys() | written.keys()):
+        keys = set()
+        level = 0
+        if at in written:
+            level = len(written[at].group(1))
+            keys.add(_key(written[at].group(2).decode(errors="replace")))
+        if at in known:
+            level = known[at].level
+            keys.add(_key(known[at].text))
+        yield at, level, keys
+
+
+def _under(headings: Sequence[tuple[int, int, set[str]]], keys: Sequence[str]) -> int | None:
+    """The first heading called by the last key, below one called by the key before it, and so on."""
+    if not keys:
+        return None
+    for index, (at, level, called) in enumerate(headings):
+        if keys[0] not in called:
+            continue
+        if len(keys) == 1:
+            return at
+        below = []
+        for heading in headings[index + 1 :]:
+            if heading[1] <= level:
+                break
+            below.append(heading)
+        deeper = _under(below, keys[1:])
+        if deeper is not None:
+            return deeper
+    return None
+
+
+def _key(name: str) -> str:
+    """What names of headings are compared by: letters and digits, in any case; all of it if there are none.
+
+    So one rule does for Obsidian's links, which leave out some signs, and for the slugs of web pages.
+    """
+    text = unicodedata.normalize("NFC", name).casefold()
+    return _SIGNS.sub("", text) or "".join(text.split())

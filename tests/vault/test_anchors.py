@@ -1,0 +1,123 @@
+"""A link to a place within a note: the section that holds it, or that there is no such place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from vaults import Files, Vault
+
+from resonance import ResonanceDB
+from resonance.model import Anchor
+
+Make = Callable[[Files], Vault]
+
+WORDS = "words of it " * 60 + "\n\n"
+LONG = (
+    f"---\ntags: [x]\n---\n# The note\n\n{WORDS}## First part\n\n{WORDS}### Details\n\n{WORDS}"
+    f"## C++ & *more*, [[b|written]] so!\n\n{WORDS}### Details\n\nA block of it. ^Block-1\n\n"
+    f"{WORDS}```\n## In code\n```\n\n> ## Quoted\n\nSetext\n---\n\n{WORDS}"
+    f'<a name="by-html"></a>\n\n## Named {{#by-brace}}\n\n{WORDS}## Twice\n\n{WORDS}## Twice\n\n{WORDS}'
+    f"## +=\n\n{WORDS}"
+)
+
+
+def anchors(vault: Vault, written: str) -> list[Anchor | None]:
+    vault.write({"from.md": written})
+    vault.ingest()
+    return vault.db.anchors(vault.db.links(source="from"))
+
+
+@pytest.mark.parametrize(
+    ("link", "section"),
+    [
+        ("[[a#First part]]", "a#first-part"),
+        ("[[a#first PART|text]]", "a#first-part"),
+        ("![[a#First part]]", "a#first-part"),
+        ("[[a#First part#Details]]", "a#first-part/details"),
+        ("[[a#The note#First part#Details]]", "a#first-part/details"),
+        ("[[a#C++ more, written so#Details]]", "/details"),
+        ("[[a#C++ & *more*, b written so!]]", "written-so"),
+        ("[x](a.md#first-part)", "a#first-part"),
+        ("[x](a.md#First%20part)", "a#first-part"),
+        ("[x](a.md#c--more-written-so)", "written-so"),
+        ("[x](a.md#twice-1)", "a#twice"),
+        ("[[a#^block-1]]", "/details"),
+        ("[[a#Quoted]]", "/details"),
+        ("[[a#Setext]]", "a#setext"),
+        ("[x](a.md#by-html)", "a#setext"),
+        ("[x](a.md#by-brace)", "a#named"),
+        ("[[a#+=]]", "a#"),
+    ],
+)
+def test_the_section_that_a_link_names(make_vault: Make, link: str, section: str) -> None:
+    vault = make_vault({"a.md": LONG, "b.md": ""})
+    (anchor,) = anchors(vault, link)
+    assert anchor is not None
+    assert anchor.state == "found"
+    assert anchor.section is not None
+    assert section in anchor.section
+    start, end = vault.db.query(
+        "SELECT span_start, span_end FROM sections WHERE node = ?", (anchor.section,)
+    )[0]
+    assert anchor.start is not None
+    assert start <= anchor.start < end
+    assert vault.edges() >= {("from", "a", "CITES" if "[[" in link else "LINKS_TO")}, "led to the document"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "[[a#No such part]]",
+        "[[a#Details#First part]]",
+        "[[a#First part#Setext]]",
+        "[[a#In code]]",
+        "[[a#^no-block]]",
+        "[x](a.md#by-htm)",
+        "[x](a.md#first-part-of)",
+    ],
+)
+def test_a_place_that_is_not_there(make_vault: Make, link: str) -> None:
+    vault = make_vault({"a.md": LONG, "b.md": ""})
+    assert anchors(vault, link) == [Anchor("missing")]
+    (found,) = vault.db.links(source="from")
+    assert (found.state, found.target, found.is_broken) == ("resolved", "a", False)
+
+
+def test_links_that_name_no_place(make_vault: Make) -> None:
+    vault = make_vault({"a.md": LONG, "pic.pdf": ""})
+    written = "[[a]] [[no#x]] [x](https://example.org/#x) ![[pic.pdf#page=2]] #tag [[a#|t]] [[a#Twice]]"
+    found = anchors(vault, written)
+    assert [anchor and anchor.state for anchor in found] == [None] * 6 + ["found"]
+
+
+def test_its_own_note_and_one_that_is_short(make_vault: Make) -> None:
+    vault = make_vault({"short.md": "# One\n\ntext\n"})
+    assert anchors(vault, "# Here\n\n[[#Here]] [[#There]] [[short#One]] [x](#here)\n") == [
+        Anchor("found", None, 0),
+        Anchor("missing"),
+        Anchor("found", None, 0),
+        Anchor("found", None, 0),
+    ]
+
+
+def test_a_note_that_has_changed_is_not_judged_by(make_vault: Make) -> None:
+    vault = make_vault({"a.md": LONG, "b.md": ""})
+    assert [a and a.state for a in anchors(vault, "[[a#Setext]] [[a#New]]")] == ["found", "missing"]
+    vault.write({"a.md": "# New\n"})
+    links = vault.db.links(source="from")
+    assert vault.db.anchors(links) == [Anchor("unknown")] * 2
+    vault.remove("a.md")
+    assert vault.db.anchors(links) == [Anchor("unknown")] * 2
+    vault.write({"a.md": "# New\n"})
+    vault.ingest()
+    assert [a and a.state for a in vault.db.anchors(links)] == ["missing", "found"]
+
+
+def test_a_database_without_its_vault(make_vault: Make) -> None:
+    vault = make_vault({"a.md": LONG, "b.md": ""})
+    anchors(vault, "[[a#Setext]]")
+    vault.db.close()
+    vault.root.rename(vault.root.with_name("elsewhere"))
+    with ResonanceDB(vault.database, readonly=True) as db:
+        assert db.anchors(db.links(source="from")) == [Anchor("unknown")]
