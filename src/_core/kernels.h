@@ -146,11 +146,12 @@ INLINE double precise_body(const uint8_t *row, const float *query, size_t width)
     return sum;
 }
 
-#define VERSION(name, attributes)                                                                            \
+#define VERSION_OF_ONE(name, attributes)                                                                     \
     attributes static void one_##name(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, \
                                       int32_t *out) {                                                        \
         one_body(rows, stride, count, query, out);                                                           \
-    }                                                                                                        \
+    }
+#define VERSION(name, attributes)                                                                            \
     attributes static size_t pass_##name(const int32_t *sums, const float *scale, const float *error,        \
                                          size_t count, float query_scale, int32_t shift, float slack,        \
                                          float least, float *middle, uint32_t *passed) {                     \
@@ -174,6 +175,7 @@ INLINE double precise_body(const uint8_t *row, const float *query, size_t width)
     }
 
 VERSION(plain, )
+VERSION_OF_ONE(plain, )
 VERSION_OF_MANY(plain, )
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -187,8 +189,105 @@ VERSION_OF_MANY(plain, )
 #endif
 
 VERSION(avx2, AVX2)
-VERSION_OF_MANY(avx2, AVX2)
 VERSION(vnni, VNNI)
+VERSION_OF_ONE(vnni, VNNI)
+
+/* 32 codes of a row, as the signed numbers they stand for. */
+AVX2 static inline __m256i signed_codes(const uint8_t *row) {
+    return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)row), _mm256_set1_epi8((char)0x80));
+}
+
+/* Products of 32 codes, added up in fours. Sizes times signs: a sum of two then fits 16 bits, which one of
+   unsigned codes would not. */
+AVX2 static inline __m256i products(__m256i sizes, __m256i row, __m256i query) {
+    __m256i pairs = _mm256_maddubs_epi16(sizes, _mm256_sign_epi8(query, row));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
+/* The sums of four accumulators, in order. */
+AVX2 static inline __m128i sums_of_four_halves(__m256i a, __m256i b, __m256i c, __m256i d) {
+    __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    return _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+}
+
+/* What a query's codes cost for rows being stored plus 128. */
+AVX2 static int32_t shift_of(const int8_t *query, size_t stride) {
+    int32_t sum = 0;
+    for (size_t i = 0; i < stride; i++)
+        sum += query[i];
+    return 128 * sum;
+}
+
+AVX2 static int32_t one_row_avx2(const uint8_t *row, size_t stride, const int8_t *query, int32_t shift) {
+    __m256i sum = _mm256_setzero_si256();
+    for (size_t i = 0; i < stride; i += 32) {
+        __m256i codes = signed_codes(row + i);
+        sum = _mm256_add_epi32(sum, products(_mm256_abs_epi8(codes), codes,
+                                             _mm256_loadu_si256((const __m256i *)(query + i))));
+    }
+    __m128i four = sums_of_four_halves(sum, sum, sum, sum);
+    return _mm_cvtsi128_si32(four) + shift;
+}
+
+#define SOON 1024 /* bytes that are asked for ahead of those that are scored */
+
+/* Four rows at a time: their sums come out together. */
+AVX2 static void one_avx2(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, int32_t *out) {
+    int32_t shift = shift_of(query, stride);
+    size_t r = 0;
+    for (; r + 4 <= count; r += 4, rows += 4 * stride) {
+        __m256i s[4];
+        for (int b = 0; b < 4; b++)
+            s[b] = _mm256_setzero_si256();
+        for (size_t i = 0; i < stride; i += 32) {
+            __m256i part = _mm256_loadu_si256((const __m256i *)(query + i));
+            for (int b = 0; b < 4; b++) {
+                __m256i codes = signed_codes(rows + b * stride + i);
+                /* Waiting for memory is most of the work, and the processor does not see these streams. */
+                if (i % 64 == 0)
+                    _mm_prefetch((const char *)(rows + b * stride + i + SOON), _MM_HINT_T0);
+                s[b] = _mm256_add_epi32(s[b], products(_mm256_abs_epi8(codes), codes, part));
+            }
+        }
+        _mm_storeu_si128((__m128i *)(out + r), _mm_add_epi32(sums_of_four_halves(s[0], s[1], s[2], s[3]),
+                                                             _mm_set1_epi32(shift)));
+    }
+    for (; r < count; r++, rows += stride)
+        out[r] = one_row_avx2(rows, stride, query, shift);
+}
+
+/* Two rows against four queries: what is done to a row is done once for all of them. */
+AVX2 static void many_avx2(const uint8_t *rows, size_t stride, size_t count, const int8_t *q, int32_t *out,
+                           size_t out_stride) {
+    int32_t shift[QUERIES];
+    size_t r = 0;
+    for (int a = 0; a < QUERIES; a++)
+        shift[a] = shift_of(q + a * stride, stride);
+    __m128i shifts = _mm_loadu_si128((const __m128i *)shift);
+    for (; r < count; r += 2, rows += 2 * stride) {
+        /* The last of an odd number of rows is its own neighbour. */
+        const uint8_t *next = r + 1 < count ? rows + stride : rows;
+        __m256i s[2][QUERIES];
+        for (int a = 0; a < QUERIES; a++)
+            s[0][a] = s[1][a] = _mm256_setzero_si256();
+        for (size_t i = 0; i < stride; i += 32) {
+            __m256i one = signed_codes(rows + i), other = signed_codes(next + i);
+            __m256i one_size = _mm256_abs_epi8(one), other_size = _mm256_abs_epi8(other);
+            for (int a = 0; a < QUERIES; a++) {
+                __m256i query = _mm256_loadu_si256((const __m256i *)(q + a * stride + i));
+                s[0][a] = _mm256_add_epi32(s[0][a], products(one_size, one, query));
+                s[1][a] = _mm256_add_epi32(s[1][a], products(other_size, other, query));
+            }
+        }
+        for (size_t b = 0; b < 2 && r + b < count; b++) {
+            int32_t sums[QUERIES];
+            _mm_storeu_si128((__m128i *)sums, _mm_add_epi32(sums_of_four_halves(s[b][0], s[b][1], s[b][2], s[b][3]),
+                                                            shifts));
+            for (int a = 0; a < QUERIES; a++)
+                out[a * out_stride + r + b] = sums[a];
+        }
+    }
+}
 
 /* The sums of four accumulators, in order. */
 VNNI static inline __m128i sums_of_four(__m512i a, __m512i b, __m512i c, __m512i d) {
@@ -258,6 +357,8 @@ static const char *kernels_choose(const char *wanted) {
 #undef AVX2
 #undef VNNI
 #undef VERSION
+#undef VERSION_OF_ONE
+#undef VERSION_OF_MANY
 #undef VERSION_OF_MANY
 #undef INLINE
 #endif

@@ -98,6 +98,22 @@ def test_each_kernel(tmp_path, kernel, queries):
             assert list(hits) == list(check(db, query, 12))
 
 
+@pytest.mark.parametrize("width", [1, 31, 64, 160])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 258])
+def test_the_largest_codes_there_are(tmp_path, kernel, width, rows):
+    """All components of one size, so that every code is 127 or -127, in rows and queries alike."""
+    signs = np.random.default_rng(rows).choice([-1.0, 1.0], (rows, width))
+    signs[0] = 1
+    with ResonanceDB(tmp_path / "x.db") as db:
+        db.insert_nodes(id=[f"n{number}" for number in range(rows)], embedding=signs)
+        for asked in (np.ones(width), -np.ones(width), signs[-1], -signs[-1]):
+            exact = signs @ asked / width
+            for answer in (db.search(asked, rows), *db.search(np.array([asked] * 5), rows)):
+                assert [hit.score for hit in answer] == pytest.approx(sorted(exact, reverse=True), abs=1e-7)
+        with_codes = db.search(np.ones(width), 1, min_score=0.9999)
+        assert [hit.score for hit in with_codes] == pytest.approx([1])
+
+
 def test_bounds_hold_for_every_row(kernel):
     """The candidates' bounds enclose the exact score; with k = all rows that is every row."""
     for kind in KINDS:
