@@ -320,27 +320,84 @@ cdef class Best:
         return rows["rowid"].copy(), rows["score"].copy()
 
 
-def score_rows(Connection connection not None, str sql not None, const int64_t[::1] rowids not None,
-               const double[::1] query not None):
-    """Score the vectors that a query of (embedding), with the rowid as its parameter, finds.
+cdef enum:
+    TEXTS = 2   # id and title
+
+
+@cython.final
+cdef class Rows:
+    """Rows of nodes that were visited once: their scores, and ids and titles that become ``str`` when asked for.
+
+    Attributes:
+        scores: (n,) float64, NaN where there is no such row or no vector in it.
+    """
+    cdef readonly object scores
+    cdef Arena bytes
+    cdef Arena sizes        # int: of the id and the title of each row, -1 for NULL
+
+    def names(self, const int64_t[::1] numbers not None):
+        """The ids and the titles of the rows with these numbers, which ascend.
+
+        Raises:
+            CorruptRowError: one is not UTF-8.
+        """
+        cdef const int* sizes = <const int*> self.sizes.data
+        cdef Py_ssize_t i, row = 0, start = 0, count = self.sizes.size // (TEXTS * <Py_ssize_t> sizeof(int))
+        cdef list ids = [None] * numbers.shape[0], titles = [None] * numbers.shape[0]
+        for i in range(numbers.shape[0]):
+            if not row <= numbers[i] < count:
+                raise IndexError(f"row {numbers[i]} of {count}, after row {row}")
+            while row < numbers[i]:
+                start += max(sizes[TEXTS * row], 0) + max(sizes[TEXTS * row + 1], 0)
+                row += 1
+            ids[i] = self.text(start, sizes[TEXTS * row])
+            titles[i] = self.text(start + max(sizes[TEXTS * row], 0), sizes[TEXTS * row + 1])
+        return ids, titles
+
+    cdef object text(self, Py_ssize_t start, int size):
+        if size < 0:
+            return None
+        try:
+            return PyUnicode_DecodeUTF8(self.bytes.data + start, size, "strict")
+        except UnicodeDecodeError as error:
+            raise CorruptRowError(f"the text {self.bytes.data[start:start + size]!r} of a node is not UTF-8") from error
+
+    cdef int keep(self, sqlite3_stmt* stmt) noexcept nogil:
+        """The texts of the current row, or of none; 0, or -1 without memory."""
+        cdef const char* text
+        cdef int column, size, failed = 0
+        for column in range(1, TEXTS + 1):
+            text = <const char*> sqlite3_column_text(stmt, column) if stmt != NULL else NULL
+            size = sqlite3_column_bytes(stmt, column) if text != NULL else -1
+            failed |= self.sizes.append(&size, sizeof(int))
+            failed |= self.bytes.append(text, max(size, 0))
+        return failed
+
+
+def visit_rows(Connection connection not None, str sql not None, const int64_t[::1] rowids not None,
+               const double[::1] query):
+    """Score and name the rows that a query of (embedding, id, title), with the rowid as its parameter, finds.
 
     Args:
-        query: (width,) float64, of unit norm for scores that are cosines.
+        query: (width,) float64, of unit norm for scores that are cosines; None for no scores.
 
     Returns:
-        (n,) float64, NaN where there is no such row or no vector in it.
+        :class:`Rows`, one for each rowid.
 
     Raises:
         CorruptRowError: a blob has another width than the query, naming the row.
     """
+    cdef Rows rows = Rows.__new__(Rows)
     cdef Handle handle = connection.entered("search")
     cdef Statement statement
     cdef sqlite3_stmt* stmt
     cdef const float* vector
-    cdef Py_ssize_t width = query.shape[0], i = 0, count = rowids.shape[0]
+    cdef Py_ssize_t width = 0 if query is None else query.shape[0], i = 0, count = rowids.shape[0]
     cdef int rc = SQLITE_DONE, size = 0, wanted = <int> (width * sizeof(float)), failed = 0
-    result = numpy.full(count, numpy.nan)
-    cdef double[::1] scores = result
+    rows.scores = numpy.full(count, numpy.nan)
+    rows.bytes = Arena.__new__(Arena)
+    rows.sizes = Arena.__new__(Arena)
+    cdef double[::1] scores = rows.scores
     try:
         statement = connection.cached(sql)
         try:
@@ -353,7 +410,9 @@ def score_rows(Connection connection not None, str sql not None, const int64_t[:
                     if rc != SQLITE_OK:
                         break
                     rc = sqlite3_step(stmt)
-                    if rc == SQLITE_ROW:
+                    if rc != SQLITE_ROW and rc != SQLITE_DONE:
+                        break
+                    if rc == SQLITE_ROW and width:
                         vector = <const float*> sqlite3_column_blob(stmt, 0)
                         size = sqlite3_column_bytes(stmt, 0)
                         if vector != NULL and size != wanted:
@@ -361,16 +420,48 @@ def score_rows(Connection connection not None, str sql not None, const int64_t[:
                             break
                         if vector != NULL:
                             scores[i] = dot(vector, &query[0], width)
-                    elif rc != SQLITE_DONE:
+                    if rows.keep(stmt if rc == SQLITE_ROW else NULL) < 0:
+                        failed = 2
                         break
-            if failed:
+            if failed == 1:
                 raise wrong_width(f"rowid {rowids[i]}", size, width)
+            if failed == 2:
+                raise MemoryError()
             handle.check(rc, "search", sql)
         finally:
             statement.rewind()
     finally:
         handle.leave()
-    return result
+    return rows
+
+
+def read_rowids(Connection connection not None, str sql not None, parameters):
+    """Run a query of one whole number and return its rows: (n,) int64."""
+    cdef Arena found = Arena.__new__(Arena)
+    cdef Handle handle = connection.entered("search")
+    cdef Statement statement
+    cdef sqlite3_stmt* stmt
+    cdef int64_t rowid
+    cdef int rc, failed = 0
+    try:
+        statement = connection.cached(sql)
+        try:
+            statement.bind(parameters)
+            stmt = statement.stmt
+            with nogil:
+                rc = sqlite3_step(stmt)
+                while rc == SQLITE_ROW and not failed:
+                    rowid = sqlite3_column_int64(stmt, 0)
+                    failed = found.append(&rowid, sizeof(int64_t))
+                    rc = sqlite3_step(stmt)
+            if failed:
+                raise MemoryError()
+            handle.check(rc, "search", sql)
+        finally:
+            statement.rewind()
+    finally:
+        handle.leave()
+    return found.array(numpy.int64)
 
 
 def to_fafcas(array):

@@ -187,9 +187,19 @@ def score_vectors(
     least: float = ...,
     most: float = ...,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]: ...
-def score_rows(
-    connection: Connection, sql: str, rowids: npt.NDArray[np.int64], query: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]: ...
+
+@final
+class Rows:
+    scores: Final[npt.NDArray[np.float64]]
+    def names(self, numbers: npt.NDArray[np.int64]) -> tuple[list[str], list[str | None]]: ...
+
+def visit_rows(
+    connection: Connection,
+    sql: str,
+    rowids: npt.NDArray[np.int64],
+    query: npt.NDArray[np.float64] | None,
+) -> Rows: ...
+def read_rowids(connection: Connection, sql: str, parameters: _Parameters) -> npt.NDArray[np.int64]: ...
 
 @final
 class Codes:

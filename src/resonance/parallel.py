@@ -37,19 +37,24 @@ def readers(connections: Sequence[Connection], span: int) -> int:
 
 
 def piece_by_piece(
-    connections: Sequence[Connection], low: int, high: int, read: Callable[[Connection, int, int], T]
+    connections: Sequence[Connection],
+    low: int,
+    high: int,
+    read: Callable[[Connection, int, int], T],
+    *,
+    at_once: int = ROWS_AT_ONCE,
 ) -> Iterator[tuple[int, T]]:
     """What ``read(connection, start, stop)`` returns for each piece of low..high (not included), in order.
 
     Each connection is used by one thread at a time, whoever is free takes the next piece.
     """
     idle = list(connections)
-    starts = range(low, high, ROWS_AT_ONCE)
+    starts = range(low, high, at_once)
 
     def one(start: int) -> T:
         connection = idle.pop()
         try:
-            return read(connection, start, min(start + ROWS_AT_ONCE, high))
+            return read(connection, start, min(start + at_once, high))
         finally:
             idle.append(connection)
 

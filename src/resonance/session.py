@@ -40,6 +40,7 @@ from resonance.factory import (
 )
 from resonance.lock import WriteGate
 from resonance.model import Checkpoint
+from resonance.watch import State, Watch
 
 CHECKPOINT_FRAMES = 2000
 """The WAL is written back after the commit that makes it longer than this many pages."""
@@ -47,6 +48,9 @@ CHECKPOINT_FRAMES = 2000
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
 _SNAPSHOT_ATTEMPTS = 4
+_READER_CACHE_KIB = 8 << 10
+"""Of pages that each reader keeps: there may be many, and what is not among them the system has."""
+
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
 
 
@@ -133,6 +137,7 @@ class Session:
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
         self._idle: list[Connection] = []
+        self._watch = Watch(self._open_reader)
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
@@ -530,6 +535,25 @@ class Session:
                         return
             yield [stack.enter_context(self._pinned())]
 
+    def state(self) -> State | None:
+        """Equal for two calls between which nobody, here or elsewhere, has committed; None if unknown."""
+        self._guard()
+        return None if self.is_alone else self._watch.state()
+
+    @contextlib.contextmanager
+    def beside(self, connection: Connection, count: int, state: State | None) -> Iterator[list[Connection]]:
+        """``connection``, and up to ``count - 1`` others that see the same.
+
+        Args:
+            state: of the database when its snapshot was taken; None if that is not known.
+        """
+        if count < 2 or state is None or self.state() != state:
+            yield [connection]
+            return
+        with contextlib.ExitStack() as stack:
+            others = [stack.enter_context(self._pinned()) for _ in range(count - 1)]
+            yield [connection, *others] if self.state() == state else [connection]
+
     @contextlib.contextmanager
     def _pinned(self) -> Iterator[Connection]:
         with self._lent() as connection:
@@ -559,6 +583,7 @@ class Session:
                 self._close_idle()
 
     def _close_idle(self) -> None:
+        self._watch.close()
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
@@ -568,10 +593,13 @@ class Session:
         deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
-                return DatabaseFactory.connect(self.path, readonly=True)
+                reader = DatabaseFactory.connect(self.path, readonly=True)
+                break
             except BusyError:
                 if time.monotonic() > deadline:
                     raise
+        reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+        return reader
 
     # --- the end --------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ def library(tmp_path_factory):
             **{name: [has[name] for _, _, has in nodes] for name in ("domain", "type", "layer")},
         )
         stored = dict(zip(*db.embeddings(), strict=True))
+        db.search(np.ones(16), ids=[])  # the connections that reading takes are there from now on
         yield db, [(node_id, stored.get(node_id), has) for node_id, _, has in nodes]
 
 

@@ -23,7 +23,7 @@ def db(tmp_path_factory):
             embedding=vectors,
         )
         db.insert_node({"id": "bare", "type": "note"})
-        db.search(QUERY)  # the connections that reading takes are there from now on
+        db.search(QUERY, where="true")  # the connections that reading takes are there from now on
         yield db
 
 

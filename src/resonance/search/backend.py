@@ -66,8 +66,9 @@ class BackendView:
         where, values = chosen.sql()
         if where == "1":
             return None
-        found = connection.query(f"SELECT rowid FROM nodes WHERE {where} AND embedding IS NOT NULL", values)
-        passed = np.fromiter((row[0] for row in found), np.int64, len(found))
+        passed = _core.read_rowids(
+            connection, f"SELECT rowid FROM nodes WHERE {where} AND embedding IS NOT NULL", values
+        )
         return np.flatnonzero(np.isin(self.rowids, passed))
 
     def is_all(self, k: int, passed: Ints | None) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,15 +13,18 @@ import numpy.typing as npt
 from resonance import _core, spaces
 from resonance.errors import CorruptRowError, EmbeddingError, InputError
 from resonance.model import ContentPolicy, Explain, Hit, Hits
+from resonance.parallel import READERS
 from resonance.search.backend import Backend, BackendIndex, BackendView
 from resonance.search.diversity import most_diverse
 from resonance.search.filters import Filter, GroupBy, Where, count_of, is_grouped, is_number
+from resonance.search.hits import Scored, Sight, named, scored
 from resonance.search.index import VectorIndex, View
 from resonance.session import Session
 
 Memory = Literal["resident", "stream"]
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+
+_NOTHING = Scored(np.empty(0, np.int64), np.empty(0))
 
 
 class Options(TypedDict, total=False):
@@ -49,6 +51,9 @@ _DIVERSE_AMONG = 4
 
 _ASKED_AGAIN = 4
 """For how many times as many rows a backend is asked when those it gave are too few."""
+
+_MUCH = 2000
+"""For so many hits several connections score."""
 
 _NODES_A_DOCUMENT = 4
 """How many nodes are looked at for each document wanted, at first; and then that many times as many."""
@@ -89,6 +94,11 @@ class Question:
         self.after = _position(after)
 
     @property
+    def asks_much(self) -> bool:
+        """Whether it pays to know which state of the file it is asked of."""
+        return self.k >= _MUCH or self.chosen.beyond_labels is not None
+
+    @property
     def most(self) -> float:
         # A document of the page before may have sections that score less than its last hit.
         return np.inf if self.after is None or self.grouped else self.after[0]
@@ -114,7 +124,10 @@ def search(
     pinned = session.pinned or session.in_transaction
     for attempt in range(_ATTEMPTS):
         last = pinned or attempt == _ATTEMPTS - 1
+        state = None if pinned or not question.asks_much else session.state()
         with session.snapshot() as connection:
+            # The snapshot is of this state if nobody has committed since.
+            sight = Sight(session, connection, state if state and session.state() == state else None)
             width = spaces.width(connection)
             if width >= 0:
                 question.require_width(width)
@@ -126,11 +139,11 @@ def search(
                 view, usable = None, False  # it may be a row that the filter leaves out
             if view is not None or last or not usable:
                 try:
-                    return _answers(connection, view, question, explain)
+                    return _answers(sight, view, question, explain)
                 except StaleIndexError:
                     index.discard()
                     if last:
-                        return _answers(connection, None, question, explain)
+                        return _answers(sight, None, question, explain)
         try:
             index.load()
         except CorruptRowError:
@@ -138,15 +151,13 @@ def search(
     raise AssertionError("the last attempt answers")
 
 
-def _answers(
-    connection: _core.Connection, view: View | BackendView | None, question: Question, explain: bool
-) -> Any:
+def _answers(sight: Sight, view: View | BackendView | None, question: Question, explain: bool) -> Any:
     paths = {View: "resident", BackendView: "backend"}
     notes = _Notes("stream" if view is None else paths[type(view)])
     while True:
-        found = _nearest(connection, view, question, notes)
+        found = _nearest(sight, view, question, notes)
         with notes.stage("hits"):
-            hits = (_hits(connection, rowids, scores, question) for rowids, scores in found)
+            hits = (_hits(sight.connection, each, question) for each in found)
             answers = [each for each in hits if each is not None]
         if len(answers) == len(found):
             break
@@ -158,15 +169,15 @@ def _answers(
 
 
 def _nearest(
-    connection: _core.Connection, view: View | BackendView | None, question: Question, notes: _Notes
-) -> list[tuple[Ints, Floats]]:
+    sight: Sight, view: View | BackendView | None, question: Question, notes: _Notes
+) -> list[Scored]:
     if question.k == 0 or not len(question.queries):
-        return [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
+        return [_NOTHING] * len(question.queries)
     if view is None:
-        return _streamed(connection, question, notes)
+        return _streamed(sight.connection, question, notes)
     if isinstance(view, BackendView):
-        return _from_backend(connection, view, question, notes)
-    return _from_codes(connection, view, question, notes)
+        return _from_backend(sight, view, question, notes)
+    return _from_codes(sight, view, question, notes)
 
 
 class _Notes:
@@ -187,11 +198,9 @@ class _Notes:
         return Explain(self._path, self.rows, self.passed, self.scored, dict(self._seconds))
 
 
-def _from_codes(
-    connection: _core.Connection, view: View, question: Question, notes: _Notes
-) -> list[tuple[Ints, Floats]]:
+def _from_codes(sight: Sight, view: View, question: Question, notes: _Notes) -> list[Scored]:
     with notes.stage("filter"):
-        positions = view.chosen(connection, question.chosen)
+        positions = view.chosen(sight.connection, question.chosen, sight.state)
     notes.rows = view.rows
     notes.passed = notes.rows if positions is None else len(positions)
     with notes.stage("scan"):
@@ -203,40 +212,36 @@ def _from_codes(
         for query, (rows, low, high) in zip(question.queries, candidates, strict=True):
             rowids = view.codes.rowids(rows)
             order = np.argsort(rowids)
-            rowids = rowids[order]
-            scores = _exact_scores(connection, rowids, query)
+            each = scored(sight, READERS, rowids[order], query)
             # The bounds hold for the row that was encoded; where they do not, it is another one by now.
-            if not ((scores >= low[order]) & (scores <= high[order])).all():
+            if not ((each.scores >= low[order]) & (each.scores <= high[order])).all():
                 raise StaleIndexError
             notes.scored += len(rowids)
-            found.append((rowids, scores))
+            found.append(each)
     return found
 
 
-def _from_backend(
-    connection: _core.Connection, view: BackendView, question: Question, notes: _Notes
-) -> list[tuple[Ints, Floats]]:
+def _from_backend(sight: Sight, view: BackendView, question: Question, notes: _Notes) -> list[Scored]:
     """It knows nothing of filters and pages: where they leave too few of its rows, it is asked for more."""
     with notes.stage("filter"):
-        passed = view.chosen(connection, question.chosen)
+        passed = view.chosen(sight.connection, question.chosen)
     notes.rows = view.rows
     notes.passed = notes.rows if passed is None else len(passed)
-    found = [(np.empty(0, np.int64), np.empty(0))] * len(question.queries)
+    found = [_NOTHING] * len(question.queries)
     pending, k = list(range(len(question.queries))), question.k
     while pending:
         with notes.stage("scan"):
             proposed = view.propose(question.queries[pending], k, passed)
         with notes.stage("rescore"):
             for number, rows in zip(pending, proposed, strict=True):
-                rowids = view.rowids[rows]
-                scores = _exact_scores(connection, rowids, question.queries[number])
-                if np.isnan(scores).any():
+                each = scored(sight, READERS, view.rowids[rows], question.queries[number])
+                if np.isnan(each.scores).any():
                     raise StaleIndexError
-                notes.scored += len(rowids)
-                found[number] = rowids, scores
+                notes.scored += len(rows)
+                found[number] = each
         if view.is_all(k, passed):
             break
-        pending = [number for number in pending if _may_want(found[number][1], question)]
+        pending = [number for number in pending if _may_want(found[number].scores, question)]
         k *= _ASKED_AGAIN
     return found
 
@@ -246,14 +251,7 @@ def _may_want(scores: Floats, question: Question) -> bool:
     return int((scores < question.most).sum()) < question.k and not (scores < question.least).any()
 
 
-def _exact_scores(connection: _core.Connection, rowids: Ints, query: Floats) -> Floats:
-    scores: Floats = _core.score_rows(
-        connection, "SELECT embedding FROM nodes WHERE rowid = ?", rowids, query
-    )
-    return scores
-
-
-def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[tuple[Ints, Floats]]:
+def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[Scored]:
     where, values = question.chosen.sql()
     found = []
     with notes.stage("scan"):
@@ -267,24 +265,25 @@ def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -
                 question.least,
                 question.most,
             )
-            found.append((rowids, scores))
+            found.append(Scored(rowids, scores))
     notes.passed = notes.scored = notes.rows
     return found
 
 
-def _hits(connection: _core.Connection, rowids: Ints, scores: Floats, question: Question) -> Hits | None:
+def _hits(connection: _core.Connection, found: Scored, question: Question) -> Hits | None:
     """The best of these rows, or of the documents they belong to, in order: by score, then by id.
 
     None where there may be more documents than these rows belong to, and more are wanted.
     """
-    all_there_are = len(scores) < question.k or bool((scores < question.least).any())
-    if question.least > -np.inf:
-        rowids, scores = rowids[scores >= question.least], scores[scores >= question.least]
-    if (question.after is None or question.grouped) and question.k < len(scores):
+    scores = found.scores
+    enough = scores >= question.least
+    all_there_are = len(scores) < question.k or not enough.all()
+    chosen = np.flatnonzero(enough)
+    if (question.after is None or question.grouped) and question.k < len(chosen):
         # Everything that ties with the k-th is looked at: the ids decide among them.
-        threshold = -np.partition(-scores, question.k - 1)[question.k - 1] if question.k else np.inf
-        rowids, scores = rowids[scores >= threshold], scores[scores >= threshold]
-    hits = named(connection, rowids, scores, question.grouped)
+        threshold = -np.partition(-scores[chosen], question.k - 1)[question.k - 1] if question.k else np.inf
+        chosen = chosen[scores[chosen] >= threshold]
+    hits = named(connection, found, chosen, question.grouped)
     if question.after is not None:
         score, last = question.after
         hits = [hit for hit in hits if (-hit.score, hit.id) > (-score, last)]
@@ -293,36 +292,6 @@ def _hits(connection: _core.Connection, rowids: Ints, scores: Floats, question: 
     if question.mmr is not None:
         hits = most_diverse(connection, hits[: question.candidates], question.wanted, question.mmr)
     return Hits(hits[: question.wanted])
-
-
-def named(connection: _core.Connection, rowids: Ints, scores: Floats, grouped: bool) -> list[Hit]:
-    """Hits for rows of nodes, best first; if ``grouped`` one a document, by the best of its rows."""
-    scored = dict(zip(rowids.tolist(), scores.tolist(), strict=True))
-    hits = []
-    for rowid, node, title, path, document, heading, start, end, above in connection.execute(
-        "SELECT nodes.rowid, nodes.id, nodes.title, files.path, s.document, s.heading, s.span_start, "
-        "s.span_end, documents.title FROM nodes LEFT JOIN sections AS s ON s.node = nodes.id "
-        "LEFT JOIN files ON files.node = coalesce(s.document, nodes.id) "
-        "LEFT JOIN nodes AS documents ON documents.id = s.document "
-        "WHERE nodes.rowid IN (SELECT value FROM json_each(?))",
-        (json.dumps(rowids.tolist()),),
-    ):
-        hit = Hit(node, scored[rowid], title, path)
-        if document is not None:
-            hit = hit._replace(
-                section=node, heading=tuple(json.loads(heading)), span=(start, end), document=document
-            )
-            if grouped:
-                hit = hit._replace(id=document, title=above)
-        hits.append(hit)
-    # Of a document and a section of it that score the same, the document counts.
-    hits.sort(key=lambda hit: (-hit.score, hit.id, hit.section or ""))
-    if not grouped:
-        return hits
-    best: dict[str, Hit] = {}
-    for hit in hits:
-        best.setdefault(hit.id, hit)
-    return list(best.values())
 
 
 def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
@@ -84,6 +85,20 @@ class Filter:
         rest._ids, rest._where, rest._values = self._ids, self._where, self._values
         return rest
 
+    @property
+    def key(self) -> Hashable | None:
+        """Equal for filters that choose the same nodes of one state of the database.
+
+        None if these may choose others the next time, as conditions do that ask for the time.
+        """
+        lasting = self._where is None or is_lasting(self._where)
+        if not lasting or not all(type(value) in _PLAIN for value in self._values):
+            return None
+        values = tuple((type(value), repr(value)) for value in self._values)
+        texts = (self._ids or "", self._where or "", *(text for _, text in values))
+        # Whoever asks with so much more text will hardly ask the same again.
+        return None if sum(map(len, texts)) > _LONGEST else (self.labels, self._ids, self._where, values)
+
     def of_documents(self) -> Filter:
         """These conditions for documents: a section passes if its document does, whatever it is itself."""
         where, values = self.sql()
@@ -132,6 +147,36 @@ def _condition(where: Where | None) -> tuple[str | None, list[Any]]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(f"where={where!r:.200}: give the values of its parameters as a list")
     return _one_condition(condition), list(given)
+
+
+_LONGEST = 1 << 16
+_PLAIN = (str, int, float, bytes, bool, type(None))
+
+# What may stand before a parenthesis: words of SQL, and functions of nothing but their arguments.
+_LASTING = frozenset(
+    "and as between by case collate else end escape except exists filter from glob group having in "
+    "intersect is isnull like limit match not notnull offset on or order over partition select then union "
+    "using values when where "
+    "abs avg ceil char coalesce concat concat_ws count exp floor format glob group_concat hex ifnull iif "
+    "instr json json_array json_array_length json_each json_extract json_object json_quote json_tree "
+    "json_type json_valid length like ln log lower ltrim max min mod nullif octet_length pow power printf "
+    "quote replace round rtrim sign sqrt string_agg substr substring sum total trim trunc typeof unhex "
+    "unicode upper zeroblob".split()
+)
+_BEFORE_PARENTHESIS = re.compile(r"(\w+|[\"'`\]])\s*\(")
+# Tables that are made of what SQLite is doing, not of what is stored, and constants that are a clock's.
+_FLEETING = re.compile(
+    r"\b(current_(date|time|timestamp)|(pragma_|sqlite_|dbstat)\w*|bytecode|tables_used)\b"
+)
+
+
+def is_lasting(condition: str) -> bool:
+    """Whether a condition in SQL depends on nothing but what is stored and its parameters.
+
+    What is not known to is taken not to: the words are looked at wherever they stand.
+    """
+    words = condition.lower()
+    return not _FLEETING.search(words) and _LASTING.issuperset(_BEFORE_PARENTHESIS.findall(words))
 
 
 _QUOTES = {"'": "'", '"': '"', "`": "`", "[": "]"}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from resonance import changes, spaces
-from resonance._core import Codes, Connection
+from resonance._core import Codes, Connection, read_rowids
 from resonance.parallel import READERS, piece_by_piece, readers, rowids
 from resonance.search.filters import Filter
+from resonance.search.kept import Asked, Kept
 from resonance.session import Session
+from resonance.watch import State
 
 _COLUMNS = "SELECT rowid, embedding, type, domain, layer FROM nodes"
 _MOST_RANGES = 4096
@@ -27,26 +29,45 @@ class View:
     codes: Codes
     count: int
     dead: npt.NDArray[np.uint8] | None
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def rows(self) -> int:
         """How many nodes have a vector."""
         return self.count - (0 if self.dead is None else int(self.dead.sum()))
 
-    def chosen(self, connection: Connection, chosen: Filter) -> npt.NDArray[np.int64] | None:
-        """Positions of the rows that pass a filter, ascending; None for all."""
+    def chosen(
+        self, connection: Connection, chosen: Filter, state: State | None
+    ) -> npt.NDArray[np.int64] | None:
+        """Positions of the rows that pass a filter, ascending; None for all.
+
+        Args:
+            state: of the file that ``connection`` sees, if it is known; then what a condition chose is
+                kept for as long as nobody commits.
+        """
+        rest, key = chosen.beyond_labels, chosen.key
+        if rest is None and not any(label is not None for label in chosen.labels):
+            return None
+        if key is None or (rest is not None and state is None):
+            return self._evaluated(connection, chosen)
+        asked = Asked(key, None if rest is None else state)
+        positions = self.kept.get(asked)
+        if positions is None:
+            positions = self._evaluated(connection, chosen)
+            self.kept.put(asked, positions)
+        return positions
+
+    def _evaluated(self, connection: Connection, chosen: Filter) -> npt.NDArray[np.int64]:
         positions = None
         if any(label is not None for label in chosen.labels):
             positions = self.codes.labelled(chosen.labels, self.count)
         if (rest := chosen.beyond_labels) is not None:
             where, values = rest.sql()
-            found = connection.query(f"SELECT rowid FROM nodes WHERE {where} ORDER BY rowid", values)
-            rowids = np.fromiter((row[0] for row in found), np.int64, len(found))
+            rowids = read_rowids(connection, f"SELECT rowid FROM nodes WHERE {where} ORDER BY rowid", values)
             located = self.codes.locate(rowids, rowids, self.count)
             positions = located if positions is None else np.intersect1d(positions, located, True)
-        if positions is not None and self.dead is not None:
-            positions = positions[self.dead[positions] == 0]
-        return positions
+        assert positions is not None
+        return positions if self.dead is None else positions[self.dead[positions] == 0]
 
 
 class VectorIndex:

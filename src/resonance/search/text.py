@@ -20,8 +20,8 @@ from resonance.errors import InputError, TextSearchError
 from resonance.factory import SAFE_SQLITE, engine_number
 from resonance.model import Hits, Text
 from resonance.search import tokens
-from resonance.search.exact import named
 from resonance.search.filters import Filter, GroupBy, count_of, is_grouped
+from resonance.search.hits import Scored, named
 
 WEIGHTS = (4.0, 3.0, 2.0, 1.0)
 """What a word counts in a title, in other names (aliases and tags), in headings, and in the body."""
@@ -239,5 +239,6 @@ def search_text(
         (*values, k),
     )
     rowids, scores = zip(*found, strict=True) if found else ((), ())
-    hits[:] = named(connection, np.array(rowids, np.int64), np.array(scores, np.float64), grouped)
+    rows = Scored(np.array(rowids, np.int64), np.array(scores, np.float64))
+    hits[:] = named(connection, rows, np.arange(len(rowids)), grouped)
     return hits

@@ -11,6 +11,7 @@ from resonance.errors import InputError
 from resonance.model import WhyNot
 from resonance.search.exact import Question
 from resonance.search.filters import Filter
+from resonance.search.hits import Sight, scored
 from resonance.session import Session
 
 
@@ -32,12 +33,8 @@ def why_not(session: Session, id: str, query: Any, k: int, conditions: dict[str,
         if not has_vector:
             return WhyNot("no vector")
         question.require_width(spaces.width(connection))
-        (score,) = _core.score_rows(
-            connection,
-            "SELECT embedding FROM nodes WHERE rowid = ?",
-            np.array([rowid]),
-            question.queries[0],
-        ).tolist()
+        sight = Sight(session, connection, None)
+        (score,) = scored(sight, 1, np.array([rowid]), question.queries[0]).scores.tolist()
         for name, value in filters.items():
             where, values = Filter(**{name: value}).sql()
             if not connection.query(f"SELECT 1 FROM nodes WHERE rowid = ? AND {where}", (rowid, *values)):
