@@ -18,12 +18,12 @@ QUERY = np.arange(1.0, WIDTH + 1)
 def db(tmp_path):
     vectors = unit(ROWS, WIDTH, seed=3)
     vectors[1000:1400] = vectors[0]
+    ids = [f"n{number:05d}" for number in np.random.default_rng(4).permutation(ROWS)]
+    titles = [None if number % 3 == 0 else f"ä{number}" * (number % 5) for number in range(ROWS)]
     with ResonanceDB(tmp_path / "x.db") as db:
-        db.insert_nodes(
-            id=[f"n{number:05d}" for number in np.random.default_rng(4).permutation(ROWS)],
-            title=[None if number % 3 == 0 else f"ä{number}" * (number % 5) for number in range(ROWS)],
-            embedding=vectors,
-        )
+        # A load stores its rows in the order of their ids; two of them do not.
+        for half in (slice(1, None, 2), slice(0, None, 2)):
+            db.insert_nodes(id=ids[half], title=titles[half], embedding=vectors[half])
         yield db
 
 
