@@ -224,13 +224,19 @@ cdef class Scan:
         cdef Found* rows = <Found*> (<Arena> self.kept[q]).data
         cdef Found row
         cdef const Part* part = NULL
-        cdef Py_ssize_t i, n = 0, at
+        cdef const Part* later = NULL
+        cdef Py_ssize_t i, n = 0, at, total = 0
         cdef float middle, reach
         self.sizes[q] = 0
         for i in range((<Arena> self.kept[q]).size // <Py_ssize_t> sizeof(Found)):
+            if rows[i].high >= self.threshold[q]:
+                rows[total] = rows[i]
+                total += 1
+        for i in range(total):
             row = rows[i]
-            if row.high < self.threshold[q]:
-                continue
+            if i + AHEAD < total:
+                later = self.parts.holding(rows[i + AHEAD].position, later)
+                ask_for(later, rows[i + AHEAD].position - later.start, self.stride)
             part = self.parts.holding(row.position, part)
             at = row.position - part.start
             middle = <float> (precise_sum(part.codes + at * self.stride, self.whole + q * self.width, self.width)
