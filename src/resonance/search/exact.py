@@ -204,9 +204,7 @@ def _from_codes(sight: Sight, view: View, question: Question, notes: _Notes) -> 
     notes.rows = view.rows
     notes.passed = notes.rows if positions is None else len(positions)
     with notes.stage("scan"):
-        candidates = view.codes.candidates(
-            question.queries, question.k, view.count, view.dead, positions, question.least, question.most
-        )
+        candidates = view.candidates(question.queries, question.k, positions, question.least, question.most)
     found = []
     with notes.stage("rescore"):
         for query, (rows, low, high) in zip(question.queries, candidates, strict=True):

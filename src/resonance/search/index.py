@@ -13,6 +13,7 @@ from resonance._core import Codes, Connection, read_rowids
 from resonance.parallel import READERS, piece_by_piece, readers, rowids
 from resonance.search.filters import Filter
 from resonance.search.kept import Asked, Kept
+from resonance.search.passes import Bounds, Passes, Wanted
 from resonance.session import Session
 from resonance.watch import State
 
@@ -29,6 +30,7 @@ class View:
     codes: Codes
     count: int
     dead: npt.NDArray[np.uint8] | None
+    passes: Passes
     kept: Kept = field(default_factory=Kept)
 
     @property
@@ -57,6 +59,20 @@ class View:
             self.kept.put(asked, positions)
         return positions
 
+    def candidates(
+        self,
+        queries: npt.NDArray[np.float64],
+        k: int,
+        positions: npt.NDArray[np.int64] | None,
+        least: float,
+        most: float,
+    ) -> list[Bounds]:
+        """See ``Codes.candidates``. One query may be answered together with those of other threads."""
+        if positions is None and len(queries) == 1:
+            wanted = Wanted(self.codes, self.count, self.dead, k, least, most)
+            return [self.passes.candidates(wanted, queries[0])]
+        return self.codes.candidates(queries, k, self.count, self.dead, positions, least, most)
+
     def _evaluated(self, connection: Connection, chosen: Filter) -> npt.NDArray[np.int64]:
         positions = None
         if any(label is not None for label in chosen.labels):
@@ -81,6 +97,7 @@ class VectorIndex:
         self._session = session
         self._lock = threading.Lock()
         self._view: View | None = None
+        self._passes = Passes()
 
     @property
     def nbytes(self) -> int:
@@ -127,7 +144,7 @@ class VectorIndex:
                     pass
                 for part in parts.values():
                     codes.absorb(part)
-            self._view = View(now, codes, codes.count, None)
+            self._view = View(now, codes, codes.count, None, self._passes)
 
     def discard(self) -> None:
         """Forget what is in memory; the next search reads it again."""
@@ -153,7 +170,7 @@ class VectorIndex:
             dead[gone] = 1
             if int(dead.sum()) > max(_MOST_RANGES, count // 4):
                 return None
-        return View(now, view.codes, count, dead)
+        return View(now, view.codes, count, dead, self._passes)
 
 
 def _append(codes: Codes, connection: Connection, start: int, stop: int) -> None:
