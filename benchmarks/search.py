@@ -47,7 +47,7 @@ SCALES: dict[str, tuple[Case, ...]] = {
     "growth": _GROWTH,
 }
 ROUNDS = {"tiny": 1, "small": 5, "medium": 5, "large": 4, "growth": 3}
-INSERTS = 5
+INSERTS = 15
 
 # One thread for each searcher, whatever it is made of; and nothing measured may look for a network.
 _ONE = (

@@ -219,7 +219,8 @@ class Questions:
             query: a vector (d,), or a matrix (q, d) for q answers. It need not be of unit length.
             domain, type, layer, ids: only nodes that match; evaluated before scoring.
             where: only nodes for which this condition in SQL over the columns of ``nodes`` holds; values
-                belong into parameters: ``where=("date >= ?", ["2026-01-01"])``.
+                belong into parameters: ``where=("date >= ?", ["2026-01-01"])``. The first search with it
+                reads all nodes, the next ones do not as long as nobody commits.
             min_score: leave out what is less similar.
             hydrate: put the text of each hit's node, with its state, into ``hit.content``; True, or a
                 policy as :meth:`content_many` takes it. ``"drop"`` leaves such hits out of the answer.
