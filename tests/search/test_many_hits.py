@@ -128,3 +128,14 @@ def test_rows_that_are_not_there():
                 rows.names(np.array(numbers))
         with pytest.raises(errors.CorruptRowError, match="rowid 1"):
             _core.visit_rows(connection, sql, np.array([1]), np.ones(3))
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_rows_whose_codes_mislead(tmp_path, width):
+    """In few dimensions the middle of the bounds says little: some of the best are not among the likely ones."""
+    rows = 12_000
+    with ResonanceDB(tmp_path / "y.db") as db:
+        db.insert_nodes(id=[f"n{number:05d}" for number in range(rows)], embedding=unit(rows, width, seed=1))
+        for query in unit(6, width, seed=2):
+            for k in (2000, 3000):
+                assert list(db.search(query, k)) == list(db.search(query, k, memory="stream"))

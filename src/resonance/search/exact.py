@@ -23,6 +23,8 @@ from resonance.session import Session
 
 Memory = Literal["resident", "stream"]
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bounds = npt.NDArray[np.float32]
 
 _NOTHING = Scored(np.empty(0, np.int64), np.empty(0))
 
@@ -210,13 +212,38 @@ def _from_codes(sight: Sight, view: View, question: Question, notes: _Notes) -> 
         for query, (rows, low, high) in zip(question.queries, candidates, strict=True):
             rowids = view.codes.rowids(rows)
             order = np.argsort(rowids)
-            each = scored(sight, READERS, rowids[order], query)
-            # The bounds hold for the row that was encoded; where they do not, it is another one by now.
-            if not ((each.scores >= low[order]) & (each.scores <= high[order])).all():
-                raise StaleIndexError
-            notes.scored += len(rowids)
+            each = _rescored(sight, question, query, rowids[order], low[order], high[order])
+            notes.scored += len(each.rowids)
             found.append(each)
     return found
+
+
+def _rescored(
+    sight: Sight, question: Question, query: Floats, rowids: Ints, low: Bounds, high: Bounds
+) -> Scored:
+    """Of the rows that may be among the k best those that still may be when the likely ones have scores.
+
+    Which are taken for likely makes no difference to the answer: none is left out whose upper bound
+    reaches the k-th best score of theirs.
+    """
+    wanted = np.ones(len(rowids), bool)
+    if question.k >= _MUCH and len(rowids) > question.k and question.most == np.inf:
+        twice = low + high
+        wanted = 2 * high >= -np.partition(-twice, question.k - 1)[question.k - 1]
+    each = _within_bounds(sight, query, rowids[wanted], low[wanted], high[wanted])
+    if wanted.all():
+        return each
+    least = -np.partition(-each.scores, question.k - 1)[question.k - 1]
+    rest = ~wanted & (high >= least)
+    return each.and_(_within_bounds(sight, query, rowids[rest], low[rest], high[rest]))
+
+
+def _within_bounds(sight: Sight, query: Floats, rowids: Ints, low: Bounds, high: Bounds) -> Scored:
+    each = scored(sight, READERS, rowids, query)
+    # The bounds hold for the row that was encoded; where they do not, it is another one by now.
+    if not ((each.scores >= low) & (each.scores <= high)).all():
+        raise StaleIndexError
+    return each
 
 
 def _from_backend(sight: Sight, view: BackendView, question: Question, notes: _Notes) -> list[Scored]:

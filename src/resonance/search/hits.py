@@ -39,6 +39,14 @@ class Scored:
         self.scores = scores
         self._visits = visits
 
+    def and_(self, other: Scored) -> Scored:
+        """These rows and those."""
+        return Scored(
+            np.concatenate([self.rowids, other.rowids]),
+            np.concatenate([self.scores, other.scores]),
+            [*self._visits, *other._visits],
+        )
+
     def names(self, connection: _core.Connection, numbers: Ints) -> tuple[list[str], list[str | None]]:
         """Ids and titles of the rows with these numbers, which ascend."""
         visits = self._visits
