@@ -132,7 +132,7 @@ def test_rows_that_are_not_there():
 
 @pytest.mark.parametrize("width", [2, 3])
 def test_rows_whose_codes_mislead(tmp_path, width):
-    """In few dimensions the middle of the bounds says little: some of the best are not among the likely ones."""
+    """In few dimensions the middle of the bounds says little: some of the best do not look it."""
     rows = 12_000
     with ResonanceDB(tmp_path / "y.db") as db:
         db.insert_nodes(id=[f"n{number:05d}" for number in range(rows)], embedding=unit(rows, width, seed=1))
