@@ -11,7 +11,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resonance.errors import ContentError, SettingsError
 from resonance.model import Anchor, Link
@@ -30,10 +30,15 @@ _NUMBERED = re.compile(r"-\d+\Z")
 _UNKNOWN = Anchor("unknown")
 _MISSING = Anchor("missing")
 
-_SECTIONS = (
-    "SELECT node FROM sections WHERE document = ? AND span_start <= ? AND span_end > ? "
-    "ORDER BY span_start DESC LIMIT 1"
-)
+_SECTIONS = "SELECT node, span_start, span_end FROM sections WHERE document = ? ORDER BY span_start DESC"
+
+
+class _Called(NamedTuple):
+    """A heading: where it begins, its level, and what it may be called."""
+
+    start: int
+    level: int
+    keys: set[str]
 
 
 def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = None) -> list[Anchor | None]:
@@ -70,27 +75,28 @@ def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = Non
                 note = parse_note(path, data, settings.reading)
             except ContentError:
                 continue
+            headings = list(_headings(note, data))
+            sections = db.query(_SECTIONS, (target,))
             for index in indexes:
-                at = _place(note, data, links[index].fragment or "")
-                found[index] = _MISSING if at is None else _anchor(db, target, at)
+                at = _place(note, data, headings, links[index].fragment or "")
+                found[index] = _MISSING if at is None else _anchor(sections, at)
     return found
 
 
-def _anchor(db: ResonanceDB, document: str, at: int) -> Anchor:
-    sections = db.query(_SECTIONS, (document, at, at))
-    return Anchor("found", sections[0][0] if sections else None, at)
+def _anchor(sections: Sequence[tuple[str, int, int]], at: int) -> Anchor:
+    holding = (node for node, start, end in sections if start <= at < end)
+    return Anchor("found", next(holding, None), at)
 
 
-def _place(note: ParsedNote, data: bytes, fragment: str) -> int | None:
+def _place(note: ParsedNote, data: bytes, headings: Sequence[_Called], fragment: str) -> int | None:
     """Where what a fragment names begins, in bytes; None if it is not there."""
     if fragment.startswith("^"):
         wanted = fragment[1:].casefold()
         blocks = _BLOCK.finditer(data, note.body_offset)
         return next((m.start() for m in blocks if m.group(1).decode().casefold() == wanted), None)
     names = [name for name in fragment.split("#") if name.strip()]
-    headings = list(_headings(note, data))
-    for wanted_names in (names, [_NUMBERED.sub("", name) for name in names]):
-        at = _under(headings, [_key(name) for name in wanted_names])
+    for keys in ([_key(name) for name in names], [_key(_NUMBERED.sub("", name)) for name in names]):
+        at = _under(headings, keys)
         if at is not None:
             return at
     # Writers of plain markdown name places by HTML, or by what stands in braces behind a heading.
@@ -100,8 +106,8 @@ def _place(note: ParsedNote, data: bytes, fragment: str) -> int | None:
     return match.start() if match else None
 
 
-def _headings(note: ParsedNote, data: bytes) -> Iterator[tuple[int, int, set[str]]]:
-    """Where each heading begins, its level, and what it may be called: as it reads, and as it is written."""
+def _headings(note: ParsedNote, data: bytes) -> Iterator[_Called]:
+    """The headings of a note, in their order, each called as it reads and as it is written."""
     known = {heading.start: heading for heading in note.headings}
     written = {
         m.start(1): m
@@ -117,21 +123,22 @@ def _headings(note: ParsedNote, data: bytes) -> Iterator[tuple[int, int, set[str
         if at in known:
             level = known[at].level
             keys.add(_key(known[at].text))
-        yield at, level, keys
+        yield _Called(at, level, keys)
 
 
-def _under(headings: Sequence[tuple[int, int, set[str]]], keys: Sequence[str]) -> int | None:
+def _under(headings: Sequence[_Called], keys: Sequence[str]) -> int | None:
     """The first heading called by the last key, below one called by the key before it, and so on."""
     if not keys:
         return None
+    first = keys[0]
     for index, (at, level, called) in enumerate(headings):
-        if keys[0] not in called:
+        if first not in called:
             continue
         if len(keys) == 1:
             return at
         below = []
         for heading in headings[index + 1 :]:
-            if heading[1] <= level:
+            if heading.level <= level:
                 break
             below.append(heading)
         deeper = _under(below, keys[1:])
