@@ -6,6 +6,7 @@ were when it was indexed. A note that has changed since then is not judged by.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import defaultdict
@@ -38,7 +39,7 @@ class _Called(NamedTuple):
 
     start: int
     level: int
-    keys: set[str]
+    names: set[str]
 
 
 def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = None) -> list[Anchor | None]:
@@ -76,9 +77,14 @@ def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = Non
             except ContentError:
                 continue
             headings = list(_headings(note, data))
+            # Nearly all links name one heading, and long notes have hundreds.
+            firsts = {key: heading.start for heading in reversed(headings) for key in heading.names}
             sections = db.query(_SECTIONS, (target,))
             for index in indexes:
-                at = _place(note, data, headings, links[index].fragment or "")
+                fragment = links[index].fragment or ""
+                at = None if fragment.startswith("^") else firsts.get(_key(fragment))
+                if at is None or "#" in fragment:
+                    at = _place(note, data, headings, fragment)
                 found[index] = _MISSING if at is None else _anchor(sections, at)
     return found
 
@@ -147,6 +153,7 @@ def _under(headings: Sequence[_Called], keys: Sequence[str]) -> int | None:
     return None
 
 
+@functools.lru_cache(maxsize=4096)
 def _key(name: str) -> str:
     """What names of headings are compared by: letters and digits, in any case; all of it if there are none.
 
