@@ -166,6 +166,18 @@ CREATE TABLE texts (
     hash TEXT
 ) STRICT;
 
+-- Vectors of the spaces that are not active, each with the hash of the text it was made from: when the
+-- node's is another by now, the vector is out of date. NULL where the model had nothing to say. Those of
+-- the active space stand in nodes. By row number, because SQLite is slow with large rows in a key.
+CREATE TABLE vectors (
+    id INTEGER PRIMARY KEY,
+    node TEXT NOT NULL REFERENCES nodes (id) ON UPDATE CASCADE ON DELETE CASCADE,
+    space INTEGER NOT NULL REFERENCES spaces (id),
+    embedding BLOB CHECK (length(embedding) % 4 = 0),
+    hash TEXT,
+    UNIQUE (node, space)
+) STRICT;
+
 CREATE INDEX idx_nodes_type ON nodes (type);
 CREATE INDEX idx_history_entity ON history (entity_id);
 
@@ -191,4 +203,12 @@ END;
 CREATE TRIGGER node_deleted AFTER DELETE ON nodes WHEN OLD.embedding IS NOT NULL BEGIN
     INSERT INTO node_changes (low, high) VALUES (OLD.rowid, OLD.rowid);
     DELETE FROM node_changes WHERE seq <= (SELECT max(seq) FROM node_changes) - 65536;
+END;
+
+-- Who gives a node that stands for no text of a vault another vector has another text in mind.
+CREATE TRIGGER vectors_outdated AFTER UPDATE OF embedding ON nodes
+WHEN OLD.embedding IS NOT NEW.embedding
+AND NOT EXISTS (SELECT 1 FROM files WHERE files.node = NEW.id)
+AND NOT EXISTS (SELECT 1 FROM sections WHERE sections.node = NEW.id) BEGIN
+    DELETE FROM vectors WHERE node = NEW.id;
 END;

@@ -20,7 +20,7 @@ ORDER = """
     history rows parallel
     changes spaces
     search
-    arrow bulk matrix rebuild stats
+    arrow aside bulk matrix rebuild stats
     questions
     database
     aio

@@ -54,7 +54,8 @@ def since(connection: Connection, before: Moment, now: Moment) -> list[tuple[int
 @contextlib.contextmanager
 def in_bulk(writer: Connection, plans: Sequence[NodePlan]) -> Iterator[None]:
     """Write these plans in here; the log gets one row if they are large."""
-    if sum(plan.count for plan in plans) <= TRIGGERS_UP_TO:
+    # While vectors of other spaces are kept, a trigger has to tell which of them are out of date.
+    if sum(plan.count for plan in plans) <= TRIGGERS_UP_TO or _keeps_other_vectors(writer):
         yield
         return
     before, updated = _last_rowid(writer), sum(plan.updated for plan in plans)
@@ -68,6 +69,15 @@ def in_bulk(writer: Connection, plans: Sequence[NodePlan]) -> Iterator[None]:
         _log(writer, *EVERYTHING)
     elif after > before:
         _log(writer, before + 1, after)
+
+
+def log_all(writer: Connection) -> None:
+    """Have searches read all nodes again."""
+    _log(writer, *EVERYTHING)
+
+
+def _keeps_other_vectors(connection: Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM vectors LIMIT 1"))
 
 
 def _last_rowid(connection: Connection) -> int:

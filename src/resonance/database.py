@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from resonance import _core, bulk, rows, spaces
+from resonance.aside import Spaces
 from resonance.backup import BackupReport, backup_connection
 from resonance.errors import ColumnError, InputError, InvalidIdError, UnknownNodeError
 from resonance.factory import PAGE_SIZE, page_size_for
@@ -22,7 +23,7 @@ from resonance.search import text as fulltext
 from resonance.session import Session, Version
 
 
-class ResonanceDB(Questions):
+class ResonanceDB(Questions, Spaces):
     """A knowledge graph in one SQLite file: nodes, edges, vectors; the text stays in the vault.
 
     One object may be shared by threads: writers take turns, each reader sees a snapshot of its own.
@@ -269,10 +270,12 @@ class ResonanceDB(Questions):
         """Say which model the vectors come from.
 
         Args:
-            replace: if vectors of another space are stored, set them to NULL.
+            replace: if vectors of another space are stored, set them to NULL. To keep them instead, use
+                :meth:`add_space`, :meth:`insert_vectors` and :meth:`switch_space`.
 
         Raises:
-            SpaceError: they are there, and ``replace`` is False; nothing was changed.
+            SpaceError: they are there, and ``replace`` is False; or ``space`` has vectors kept aside.
+                Nothing was changed.
         """
         with self._session.writing() as writer:
             spaces.activate(writer, space, replace=replace)

@@ -248,6 +248,10 @@ class DanglingEdgeError(RowsError):
     """Edges point to nodes that do not exist."""
 
 
+class UnknownNodesError(RowsError):
+    """Rows were given for nodes that do not exist."""
+
+
 class UnknownNodeError(ResonanceError, KeyError):
     """No node has this id."""
 

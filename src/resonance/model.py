@@ -297,6 +297,44 @@ class Space(NamedTuple):
     normalisation: str = "unit"
 
 
+class SpaceInfo(NamedTuple):
+    """A space and what is stored of it.
+
+    Attributes:
+        active: whether these are the vectors in the nodes, which a search finds.
+        vectors: how many there are, those out of date not counted.
+        missing: nodes that want a vector of it and have none that is up to date: those that have one in
+            the active space, and every note and section of a vault.
+        outdated: those of the missing that have one, which was made from another text.
+    """
+
+    space: Space
+    active: bool
+    vectors: int
+    missing: int
+    outdated: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no vector is missing."""
+        return self.missing == 0
+
+
+@dataclass(frozen=True, slots=True)
+class MissingVectors:
+    """Nodes without an up-to-date vector in a space, in the order of their ids.
+
+    ``stamps`` say what is to be embedded: handed back with the vectors, they keep one from being stored
+    for a node that has changed in between.
+    """
+
+    ids: list[str]
+    stamps: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 @dataclass(frozen=True, slots=True)
 class InsertReport:
     """What became of the rows handed over: ``rows = inserted + updated + unchanged + skipped``.
@@ -318,7 +356,7 @@ class InsertReport:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts and sizes; ``sections`` are among the ``nodes``.
+    """Counts and sizes; ``sections`` are among the ``nodes``, ``other_vectors`` are of spaces not active.
 
     Times are seconds; ``*_p99`` are over the last 1,024 write transactions.
     """
@@ -332,6 +370,7 @@ class Stats:
     links: Mapping[str, int]
     types: Mapping[str, int]
     space: Space | None
+    other_vectors: int
     wal_size_bytes: int
     writes: int
     lock_wait_p50: float

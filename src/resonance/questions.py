@@ -212,6 +212,7 @@ class Questions:
         backend: Backend | None = None,
         explain: bool = False,
         hydrate: bool | ContentPolicy = False,
+        space: Space | str | None = None,
     ) -> Any:
         """The ``k`` nearest nodes by cosine similarity, exactly; ties are ordered by id.
 
@@ -235,19 +236,24 @@ class Questions:
                 Their scores are exact, whether they are all there is up to it. Inside a transaction, and
                 with ``"stream"``, it is not asked.
             explain: set ``explain`` of the hits.
+            space: the space the query is of, by identity, name, or ``name@revision``; None for the active
+                one. Another is read from the database each time; of it, only what is up to date is found.
 
         Returns:
             :class:`Hits`, best first; a list of them for a matrix.
 
         Raises:
             EmbeddingError: the query is not finite, all zeros, or not as wide as the space.
+            SpaceError: ``space`` is not there, or the query is of another.
             InputError: what is wrong with another argument.
             CorruptRowError: a stored vector is not one of this space.
             BackendError: the backend failed.
             ContentError: with ``hydrate``, no root is known, or as the policy says.
         """
         chosen = Filter(domain=domain, type=type, layer=layer, ids=ids, where=where)
-        question = Question(query, k, chosen, min_score=min_score, after=after, mmr=mmr, group_by=group_by)
+        question = Question(
+            query, k, chosen, min_score=min_score, after=after, mmr=mmr, group_by=group_by, space=space
+        )
         index = self._index if backend is None else self._backends.index(backend)
         found = search(self._session, index, question, memory, explain)
         if hydrate is False:
@@ -341,12 +347,16 @@ class Questions:
         Raises:
             EmbedderError: there are no vectors, the model is not here, or it knows no word of the text.
         """
+        return self._embedded(text)[0]
+
+    def _embedded(self, text: str) -> tuple[FloatArray, Space]:
+        """The vector of a text, and the space it is of: another one may be active a moment later."""
         from resonance.vault.embed import embedder_of, question_vector
 
         embedder = self._embedder
         if embedder is None or embedder.space != self.space:
             self._embedder = embedder = embedder_of(self)
-        return question_vector(embedder, text)
+        return question_vector(embedder, text), embedder.space
 
     def why_not(self, id: str, query: Any, k: int = 10, **conditions: Any) -> WhyNot:
         """Why a search with these arguments does not find a node, or at which rank it does.

@@ -1,11 +1,58 @@
-"""Embedding spaces: which model the stored vectors come from."""
+"""Embedding spaces: which model the stored vectors come from.
+
+The vectors of the active space stand in ``nodes``, those of the others in ``vectors``, each with the hash
+of the text it was made from.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from resonance._core import Connection
 from resonance.errors import SpaceError
 from resonance.history import History
-from resonance.model import Space
+from resonance.model import Space, SpaceInfo
+
+TEXT = (
+    "coalesce((SELECT s.text_hash FROM sections AS s WHERE s.node = n.id), "
+    "(SELECT f.body_hash FROM files AS f WHERE f.node = n.id), n.hash)"
+)
+"""SQL: the hash of the text that the node ``n`` stands for; NULL where nobody has said."""
+
+WANTED = (
+    "(n.embedding IS NOT NULL OR EXISTS (SELECT 1 FROM files AS f WHERE f.node = n.id) "
+    "OR EXISTS (SELECT 1 FROM sections AS s WHERE s.node = n.id))"
+)
+"""SQL: whether the node ``n`` is one that should have a vector in every space."""
+
+OWED = "missing"
+"""In place of a hash: the active space has no vector of this node, and not because there is none to have."""
+
+# Named when nobody said whose the vectors are.
+NAMELESS = frozenset({"unnamed", "unknown"})
+
+_COLUMNS = "id, active, name, dims, revision, normalisation"
+
+
+class StoredSpace(NamedTuple):
+    """A space, and the number it has in the database."""
+
+    id: int
+    active: bool
+    space: Space
+
+
+def current(space: int) -> str:
+    """SQL: whether the node ``n`` has an up-to-date vector in a space that is not active."""
+    return (
+        f"EXISTS (SELECT 1 FROM vectors AS v WHERE v.node = n.id AND v.space = {space} AND v.hash IS {TEXT})"
+    )
+
+
+def stored(connection: Connection) -> list[StoredSpace]:
+    """All spaces, the active one first."""
+    found = connection.execute(f"SELECT {_COLUMNS} FROM spaces ORDER BY active DESC, id")
+    return [StoredSpace(number, bool(active), Space(*rest)) for number, active, *rest in found]
 
 
 def active(connection: Connection) -> Space | None:
@@ -18,6 +65,66 @@ def width(connection: Connection) -> int:
     """Dimensions of the active space, or -1."""
     space = active(connection)
     return -1 if space is None else space.dims
+
+
+def find(connection: Connection, wanted: Space | str) -> StoredSpace:
+    """The space that is meant by its identity, by its name, or by ``name@revision``.
+
+    Raises:
+        SpaceError: there is none, or more than one; names those there are.
+    """
+    known = stored(connection)
+    if isinstance(wanted, Space):
+        found = [each for each in known if each.space == wanted]
+    else:
+        found = [each for each in known if each.space.name == wanted]
+        found = found or [each for each in known if f"{each.space.name}@{each.space.revision}" == wanted]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpaceError(f"{wanted!r} may be {', '.join(told(each.space) for each in found)}; say which")
+    there = ", ".join(told(each.space) for each in known) or "none"
+    raise SpaceError(f"no space {wanted if isinstance(wanted, str) else told(wanted)!r}; there are: {there}")
+
+
+def told(space: Space) -> str:
+    """A space for people: ``name@revision (384 dimensions)``."""
+    revision = f"@{space.revision}" if space.revision else ""
+    return f"{space.name}{revision} ({space.dims} dimensions)"
+
+
+def wide(connection: Connection, dims: int) -> list[Space]:
+    """The spaces that are not active and as wide as that."""
+    return [each.space for each in stored(connection) if not each.active and each.space.dims == dims]
+
+
+def listed(connection: Connection) -> list[SpaceInfo]:
+    """Every space with its counts; see ``ResonanceDB.spaces``."""
+    return [_counted(connection, each) for each in stored(connection)]
+
+
+def _counted(connection: Connection, found: StoredSpace) -> SpaceInfo:
+    if found.active:
+        vectors = connection.execute("SELECT count(*) FROM nodes WHERE embedding IS NOT NULL")[0][0]
+        owed = connection.execute(
+            "SELECT count(*) FROM vectors AS v JOIN nodes AS n ON n.id = v.node "
+            "WHERE v.space = ? AND n.embedding IS NULL",
+            (found.id,),
+        )[0][0]
+        return SpaceInfo(found.space, True, vectors, owed, 0)
+    vectors, outdated = connection.execute(
+        f"SELECT count(*) FILTER (WHERE fits AND some), count(*) FILTER (WHERE NOT fits AND wanted) FROM "
+        f"(SELECT v.hash IS {TEXT} AS fits, v.embedding IS NOT NULL AS some, {WANTED} AS wanted "
+        f"FROM vectors AS v JOIN nodes AS n ON n.id = v.node WHERE v.space = ?)",
+        (found.id,),
+    )[0]
+    return SpaceInfo(found.space, False, vectors, missing(connection, found.id), outdated)
+
+
+def missing(connection: Connection, space: int) -> int:
+    """How many nodes have no up-to-date vector in a space that is not active, but should."""
+    found = connection.execute(f"SELECT count(*) FROM nodes AS n WHERE {WANTED} AND NOT {current(space)}")
+    return int(found[0][0])
 
 
 def settle_width(writer: Connection, widths: set[int]) -> None:
@@ -36,19 +143,45 @@ def settle_width(writer: Connection, widths: set[int]) -> None:
             raise SpaceError(f"vectors of {found} dimensions, but the space has {wanted}")
 
 
-def activate(writer: Connection, space: Space, *, replace: bool) -> None:
-    """Make ``space`` the active one; see ``ResonanceDB.set_space``."""
+def add(writer: Connection, space: Space) -> StoredSpace:
+    """Make a space known, without vectors; nothing happens if it is.
+
+    Raises:
+        SpaceError: it cannot be one, or its name does not say whose the vectors are.
+    """
+    require_possible(space)
+    if all(each.space != space for each in stored(writer)):
+        if not space.name or space.name in NAMELESS:
+            raise SpaceError(f"a space named {space.name!r} says nothing of its model; give the model's name")
+        writer.execute("INSERT INTO spaces (name, dims, revision, normalisation) VALUES (?, ?, ?, ?)", space)
+        History(writer).record("space", space.name, "add", None, space._asdict())
+    return find(writer, space)
+
+
+def require_possible(space: Space) -> None:
     if space.dims < 1:
         raise SpaceError(f"a space of {space.dims} dimensions; give 1 or more")
+
+
+def activate(writer: Connection, space: Space, *, replace: bool) -> None:
+    """Make ``space`` the active one; see ``ResonanceDB.set_space``."""
+    require_possible(space)
     before = active(writer)
     if before == space:
         return
+    known = [each for each in stored(writer) if each.space == space]
+    if known and writer.execute("SELECT 1 FROM vectors WHERE space = ? LIMIT 1", (known[0].id,)):
+        raise SpaceError(
+            f"vectors of {told(space)} are kept beside those in use; take them with switch_space, or "
+            f"throw them away with drop_space first"
+        )
     count = writer.execute("SELECT count(*) FROM nodes WHERE embedding IS NOT NULL")[0][0]
     if count and not replace:
         raise SpaceError(
             f"{count} vectors of {before} are stored; pass replace=True to drop them, then embed again with "
-            f"{space}"
+            f"{space}; or keep both: add_space, insert_vectors, switch_space"
         )
+    writer.execute("DELETE FROM vectors WHERE space = (SELECT id FROM spaces WHERE active = 1)")
     writer.execute("UPDATE nodes SET embedding = NULL WHERE embedding IS NOT NULL")
     writer.execute("UPDATE spaces SET active = 0 WHERE active = 1")
     writer.execute(

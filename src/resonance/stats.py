@@ -23,6 +23,7 @@ def read_stats(session: Session) -> Stats:
                 "edges",
                 "nodes WHERE embedding IS NOT NULL",
                 "nodes WHERE meta LIKE '%semantic_tokens%'",
+                "vectors WHERE embedding IS NOT NULL",
             )
         ]
         pages = connection.execute("PRAGMA page_count")[0][0]
@@ -39,6 +40,7 @@ def read_stats(session: Session) -> Stats:
         edges=numbers[2],
         vectors=numbers[3],
         semantic_tokens=numbers[4],
+        other_vectors=numbers[5],
         db_size_bytes=pages * page_size,
         links=links,
         types=types,

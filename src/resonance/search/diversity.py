@@ -11,17 +11,25 @@ from resonance._core import Connection
 from resonance.model import Hit
 
 
-def most_diverse(connection: Connection, hits: Sequence[Hit], k: int, balance: float) -> list[Hit]:
+def most_diverse(
+    connection: Connection, hits: Sequence[Hit], k: int, balance: float, aside: int | None = None
+) -> list[Hit]:
     """Choose ``k`` hits one by one, each by ``balance * score - (1 - balance) * nearness to those chosen``.
 
     Source: Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents
     and producing summaries", SIGIR 1998. Their scores stay what they are; the order is that of choosing.
+
+    Args:
+        aside: the number of their space, if it is not the active one.
     """
     if not hits:
         return []
+    where = "SELECT id, embedding FROM nodes WHERE id"
+    if aside is not None:
+        where = f"SELECT node, embedding FROM vectors WHERE space = {aside} AND node"
     stored = dict(
         connection.execute(
-            "SELECT id, embedding FROM nodes WHERE id IN (SELECT value FROM json_each(?))",
+            f"{where} IN (SELECT value FROM json_each(?))",
             (json.dumps([hit.section or hit.id for hit in hits]),),
         )
     )

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from resonance import _core, spaces
-from resonance.errors import CorruptRowError, EmbeddingError, InputError
-from resonance.model import ContentPolicy, Explain, Hit, Hits
+from resonance.errors import CorruptRowError, EmbeddingError, InputError, SpaceError
+from resonance.model import ContentPolicy, Explain, Hit, Hits, Space
 from resonance.parallel import READERS
 from resonance.search.backend import Backend, BackendIndex, BackendView
 from resonance.search.diversity import most_diverse
@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     backend: Backend | None
     explain: bool
     hydrate: bool | ContentPolicy
+    space: Space | str | None
 
 
 _ATTEMPTS = 3
@@ -78,7 +79,10 @@ class Question:
         after: tuple[float, str] | Hit | None = None,
         mmr: float | None = None,
         group_by: GroupBy | None = None,
+        space: Space | str | None = None,
     ) -> None:
+        self.space = space
+        self.aside: int | None = None
         self.grouped = is_grouped(group_by)
         self.wanted = count_of(k)
         if mmr is not None and not (is_number(mmr) and 0 <= mmr <= 1):
@@ -105,15 +109,32 @@ class Question:
         # A document of the page before may have sections that score less than its last hit.
         return np.inf if self.after is None or self.grouped else self.after[0]
 
-    def require_width(self, width: int) -> None:
-        if self.queries.shape[1] != width:
+    def settle_space(self, connection: _core.Connection) -> int:
+        """Find out where the vectors of the space stand that is asked about. Returns its width, or -1.
+
+        Raises:
+            SpaceError: there is no such space, or the queries are of another.
+            EmbeddingError: the queries are not as wide as the active space.
+        """
+        self.aside, width, got = None, spaces.width(connection), self.queries.shape[1]
+        if self.space is not None:
+            found = spaces.find(connection, self.space)
+            self.aside, width = None if found.active else found.id, found.space.dims
+            if got != width:
+                raise SpaceError(
+                    f"the query has {got} dimensions, so it is not of the space {spaces.told(found.space)}"
+                )
+        if width not in (-1, got):
+            others = " or ".join(spaces.told(space) for space in spaces.wide(connection, got))
+            hint = f", or pass space= to search {others}" if others else ""
             raise EmbeddingError(
-                f"the query has {self.queries.shape[1]} dimensions, the space of the database has {width}; "
-                f"embed it with the same model",
+                f"the query has {got} dimensions, the space of the database has {width}; "
+                f"embed it with the same model{hint}",
                 column=None,
-                got=self.queries.shape[1],
+                got=got,
                 want=width,
             )
+        return width
 
 
 def search(
@@ -130,11 +151,10 @@ def search(
         with session.snapshot() as connection:
             # The snapshot is of this state if nobody has committed since.
             sight = Sight(session, connection, state if state and session.state() == state else None)
-            width = spaces.width(connection)
-            if width >= 0:
-                question.require_width(width)
+            width = question.settle_space(connection)
             # What a transaction has not committed yet is seen by itself alone, so it is not in the index.
             usable = memory == "resident" and not session.in_transaction and width > 0
+            usable = usable and question.aside is None
             try:
                 view = index.view(connection) if usable else None
             except CorruptRowError:
@@ -278,12 +298,20 @@ def _may_want(scores: Floats, question: Question) -> bool:
 
 def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[Scored]:
     where, values = question.chosen.sql()
+    sql = f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL"
+    if question.aside is not None:
+        # The conditions are about columns of nodes, whose names stand in vectors too.
+        sql = (
+            f"SELECT n.row, v.embedding FROM (SELECT rowid AS row, id, hash FROM nodes WHERE {where}) AS n "
+            f"JOIN vectors AS v ON v.node = n.id AND v.space = {question.aside} "
+            f"WHERE v.embedding IS NOT NULL AND v.hash IS {spaces.TEXT}"
+        )
     found = []
     with notes.stage("scan"):
         for query in question.queries:
             rowids, scores, notes.rows = _core.score_vectors(
                 connection,
-                f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL",
+                sql,
                 values,
                 query,
                 question.k,
@@ -315,7 +343,8 @@ def _hits(connection: _core.Connection, found: Scored, question: Question) -> Hi
     if question.grouped and len(hits) < question.candidates and not all_there_are:
         return None
     if question.mmr is not None:
-        hits = most_diverse(connection, hits[: question.candidates], question.wanted, question.mmr)
+        nearest = hits[: question.candidates]
+        hits = most_diverse(connection, nearest, question.wanted, question.mmr, question.aside)
     return Hits(hits[: question.wanted])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy.typing as npt
 
 from resonance.errors import EmbedderError, InputError, TextSearchError
-from resonance.model import ContentPolicy, Hit, Hits, Rank
+from resonance.model import ContentPolicy, Hit, Hits, Rank, Space
 from resonance.search.filters import GroupBy, Where, is_number
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def search_hybrid(
     except TextSearchError as error:
         notes.append(f"no list by words: {error}")
     try:
-        lists["vector"] = db.search(_vector_of(db, text, vector), most, **conditions)
+        asked, space = _vector_of(db, text, vector)
+        lists["vector"] = db.search(asked, most, space=space, **conditions)
     except EmbedderError as error:
         notes.append(f"no list by meaning: {error}")
     if by_text is not None:
@@ -83,10 +84,11 @@ def search_hybrid(
     return found
 
 
-def _vector_of(db: Questions, text: str, vector: Vector) -> Any:
+def _vector_of(db: Questions, text: str, vector: Vector) -> tuple[Any, Space | None]:
+    """The vector to ask with, and its space, as far as it is known."""
     if vector is None:
-        return db.embed_question(text)
-    return vector(text) if callable(vector) else vector
+        return db._embedded(text)
+    return vector(text) if callable(vector) else vector, None
 
 
 def checked_weights(weights: Mapping[str, float] | None, k0: float) -> dict[str, float]:

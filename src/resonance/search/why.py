@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from resonance import _core, spaces
+from resonance import _core
 from resonance.errors import InputError
 from resonance.model import WhyNot
 from resonance.search.exact import Question
@@ -32,7 +32,7 @@ def why_not(session: Session, id: str, query: Any, k: int, conditions: dict[str,
         rowid, has_vector = found[0]
         if not has_vector:
             return WhyNot("no vector")
-        question.require_width(spaces.width(connection))
+        question.settle_space(connection)
         sight = Sight(session, connection, None)
         (score,) = scored(sight, 1, np.array([rowid]), question.queries[0]).scores.tolist()
         for name, value in filters.items():

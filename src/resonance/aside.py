@@ -1,0 +1,356 @@
+"""Vectors of spaces that are not active: filled aside while the others are in use, then switched in."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from resonance import _core, changes, spaces
+from resonance.errors import ROWS_NAMED, ColumnError, InputError, SpaceError, UnknownNodesError
+from resonance.history import History
+from resonance.model import FloatArray, InsertReport, MissingVectors, Space, SpaceInfo
+from resonance.session import Session
+from resonance.spaces import OWED, TEXT, WANTED, StoredSpace, current, told
+
+Progress = Callable[[int, int], object]
+
+HOLD, PAUSE = 0.02, 0.008
+"""Seconds of writing in a batch, and between two: as other writers bear it, see ``bulk.SHARED_HOLD``."""
+
+_FIRST_BATCH, _LARGEST_BATCH = 64, 1024
+_SWITCHED_AT_ONCE = 2048
+"""Nodes of a statement of a switch: what SQLite sets aside for it stays small, and Ctrl-C is heard."""
+
+# A node whose text nobody gave a hash of is known again by its vector.
+_STAMP = f"coalesce({TEXT}, 'vector ' || hex(n.embedding))"
+_AMONG = "n.id IN (SELECT value FROM json_each(?))"
+
+
+class Spaces:
+    """The part of :class:`ResonanceDB` about spaces that live side by side."""
+
+    _session: Session
+
+    def spaces(self) -> list[SpaceInfo]:
+        """Every space with its counts, the active one first. Looks at every node."""
+        with self._session.snapshot() as connection:
+            return spaces.listed(connection)
+
+    def add_space(self, space: Space) -> None:
+        """Make a second space known, to fill it while the active one stays in use.
+
+        Nothing happens if it is known. Fill it with :meth:`insert_vectors`, then :meth:`switch_space`.
+
+        Raises:
+            SpaceError: it has no dimensions, or no name of a model.
+        """
+        with self._session.writing() as writer:
+            spaces.add(writer, space)
+
+    def missing_vectors(
+        self, space: Space | str, limit: int = 1024, *, after: str | None = None
+    ) -> MissingVectors:
+        """Nodes that want a vector in a space that is not active, and have none of their present text.
+
+        These are the nodes with a vector in the active space, and the notes and sections of a vault. A
+        vector is out of date, and missing, when the hash of the node's text is another one (that of the
+        vault's note or section, else ``nodes.hash``), or when such a node without a vault was given
+        another vector in the active space.
+
+        Args:
+            space: its identity, its name, or ``name@revision``.
+            limit: of how many nodes to tell.
+            after: go on behind this id.
+
+        Raises:
+            SpaceError: there is no such space, or it is the active one.
+        """
+        if limit < 1:
+            raise InputError(f"limit={limit}; give 1 or more")
+        with self._session.snapshot() as connection:
+            found = _aside(connection, space)
+            rows = connection.query(
+                f"SELECT n.id, {_STAMP} FROM nodes AS n WHERE n.id > ? AND {WANTED} "
+                f"AND NOT {current(found.id)} ORDER BY n.id LIMIT ?",
+                (after or "", limit),
+            )
+        return MissingVectors([node for node, _ in rows], [stamp for _, stamp in rows])
+
+    def insert_vectors(
+        self,
+        space: Space | str,
+        ids: Iterable[str],
+        vectors: Any,
+        *,
+        stamps: Sequence[str | None] | None = None,
+        progress: Progress | None = None,
+    ) -> InsertReport:
+        """Give nodes vectors in a space that is not active; searches do not see them yet.
+
+        All rows are checked before the first is written. They are then written in short transactions
+        with room for other writers between them (inside a transaction of this thread: in that one), so
+        a crash keeps a part, and :meth:`missing_vectors` tells what is left.
+
+        Args:
+            space: its identity, its name, or ``name@revision``.
+            ids: of nodes that exist, each once.
+            vectors: (n, d) of any real dtype; stored with unit norm. A row of zeros says that the model
+                has nothing to say about that text: the node then has no vector, and misses none.
+            stamps: those of :meth:`missing_vectors`. A node that has changed since, or is gone, is left
+                out; the report names it. Without stamps the vectors count as those of the nodes as they
+                are now.
+            progress: called with (rows done, rows in all).
+
+        Raises:
+            InvalidIdError, ColumnError, EmbeddingError, DuplicateNodeError: naming column and rows;
+                nothing was written.
+            UnknownNodesError: without stamps, a node does not exist; nothing was written.
+            SpaceError: there is no such space, or it is the active one.
+        """
+        started = time.monotonic()
+        nodes = list(ids)
+        if stamps is not None and len(stamps) != len(nodes):
+            raise ColumnError(f"{len(stamps)} stamps for {len(nodes)} ids", column="stamps")
+        with self._session.snapshot() as connection:
+            found = _aside(connection, space)
+            units, zeros = _checked(nodes, vectors, found.space.dims)
+            if stamps is None:
+                _require_nodes(connection, nodes)
+        counts = _Counts()
+        at, size = 0, _FIRST_BATCH
+        while at < len(nodes):
+            batch = slice(at, at + size)
+            with self._session.writing() as writer:
+                found = _aside(writer, found.space)
+                _write(writer, found.id, at, nodes[batch], units[batch], stamps and stamps[batch], counts)
+            at += size
+            if progress is not None:
+                progress(min(at, len(nodes)), len(nodes))
+            if not self._session.in_transaction:
+                size = _next_size(size, self._session.holds[-1])
+                if at < len(nodes) and not self._session.is_alone:
+                    time.sleep(PAUSE)
+        return InsertReport(
+            rows=len(nodes),
+            inserted=counts.inserted,
+            updated=counts.updated,
+            unchanged=counts.unchanged,
+            skipped=counts.skipped,
+            zero_vectors=zeros,
+            problems=tuple(counts.problems),
+            seconds=time.monotonic() - started,
+        )
+
+    def switch_space(self, space: Space | str, *, require_complete: bool = True) -> SpaceInfo:
+        """Make another space the active one, in one transaction; its vectors are in use from then on.
+
+        Who reads keeps what they read. The vectors that were active are kept beside, so switching back
+        is the same again, bit for bit. Nothing happens if the space is active already. The write lock
+        is held throughout: a few seconds for 100,000 nodes, see docs/vectors.md.
+
+        Args:
+            space: its identity, its name, or ``name@revision``.
+            require_complete: refuse while vectors are missing or out of date. If False, those nodes have
+                no vector afterwards; one that is out of date is never taken.
+
+        Raises:
+            SpaceError: there is no such space, or it is not complete; nothing was changed.
+        """
+        with self._session.writing() as writer:
+            _switch(writer, space, require_complete)
+            return spaces.listed(writer)[0]
+
+    def drop_space(self, space: Space | str) -> int:
+        """Forget a space that is not active, and its vectors. Returns how many there were.
+
+        They go in short transactions; after a crash, repeat it.
+
+        Raises:
+            SpaceError: there is no such space, or it is the active one.
+        """
+        dropped: int = 0
+        size = _FIRST_BATCH
+        while True:
+            with self._session.writing() as writer:
+                found = _aside(writer, space)
+                rows = writer.query(
+                    "SELECT id, embedding IS NOT NULL FROM vectors WHERE space = ? LIMIT ?", (found.id, size)
+                )
+                writer.executemany("DELETE FROM vectors WHERE id = ?", [(row,) for row, _ in rows])
+                dropped += sum(some for _, some in rows)
+                if len(rows) < size:
+                    # Its number may be given to another space.
+                    writer.execute(
+                        "UPDATE tombstones SET space = NULL, embedding = NULL WHERE space = ?", (found.id,)
+                    )
+                    writer.execute("DELETE FROM spaces WHERE id = ?", (found.id,))
+                    History(writer).record("space", found.space.name, "drop", found.space._asdict(), None)
+                    return dropped
+            if not self._session.in_transaction:
+                size = _next_size(size, self._session.holds[-1])
+                time.sleep(0 if self._session.is_alone else PAUSE)
+
+
+class _Counts:
+    def __init__(self) -> None:
+        self.inserted = self.updated = self.unchanged = self.skipped = 0
+        self.problems: list[tuple[int, str]] = []
+
+
+def _next_size(size: int, held: float) -> int:
+    if held > 2 * HOLD:
+        return max(size // 2, 1)
+    return min(2 * size, _LARGEST_BATCH) if held < HOLD / 2 else size
+
+
+def _aside(connection: _core.Connection, space: Space | str) -> StoredSpace:
+    found = spaces.find(connection, space)
+    if found.active:
+        raise SpaceError(
+            f"{told(found.space)} is the active space, whose vectors stand in the nodes; write them with "
+            f"insert_nodes(id=..., embedding=...), or name another space"
+        )
+    return found
+
+
+def _checked(nodes: list[str], vectors: Any, dims: int) -> tuple[FloatArray, int]:
+    """Unit rows, and how many were all zeros."""
+    given = _core.as_vectors(vectors, dims)
+    column = _core.vector_column("embedding", given, dims)
+    _core.NodePlan([_core.text_column("id", nodes), column])
+    units = np.zeros_like(given)
+    directed = given.any(axis=1)
+    if directed.any():
+        units[directed] = _core.to_fafcas(given[directed])
+    return units, column.zeros
+
+
+def _require_nodes(connection: _core.Connection, nodes: list[str]) -> None:
+    known = {
+        node
+        for (node,) in connection.query(f"SELECT id FROM nodes AS n WHERE {_AMONG}", (json.dumps(nodes),))
+    }
+    wrong = [(row, repr(node)) for row, node in enumerate(nodes) if node not in known]
+    if wrong:
+        raise UnknownNodesError(
+            "vectors are of nodes that do not exist", wrong[:ROWS_NAMED], len(wrong), "Insert the nodes first"
+        )
+
+
+def _write(
+    writer: _core.Connection,
+    space: int,
+    first: int,
+    nodes: Sequence[str],
+    units: FloatArray,
+    stamps: Sequence[str | None] | None,
+    counts: _Counts,
+) -> None:
+    """One batch, in the transaction that is open."""
+    stamp = "NULL" if stamps is None else _STAMP
+    there = {
+        node: rest
+        for node, *rest in writer.query(
+            f"SELECT n.id, {TEXT}, {stamp}, v.id, v.hash, v.embedding FROM nodes AS n "
+            f"LEFT JOIN vectors AS v ON v.node = n.id AND v.space = {space} WHERE {_AMONG}",
+            (json.dumps(list(nodes)),),
+        )
+    }
+    inserts, updates = [], []
+    for row, (node, unit) in enumerate(zip(nodes, units, strict=True)):
+        if node not in there or (stamps is not None and stamps[row] != there[node][1]):
+            counts.skipped += 1
+            if len(counts.problems) < ROWS_NAMED:
+                why = "has changed since" if node in there else "is gone"
+                counts.problems.append((first + row, f"{node!r} {why}"))
+            continue
+        text, _, number, hash, before = there[node]
+        blob = unit.tobytes() if unit.any() else None
+        if number is None:
+            inserts.append((node, space, blob, text))
+        elif (hash, before) != (text, blob):
+            updates.append((blob, text, number))
+        else:
+            counts.unchanged += 1
+    writer.executemany("INSERT INTO vectors (node, space, embedding, hash) VALUES (?, ?, ?, ?)", inserts)
+    writer.executemany("UPDATE vectors SET embedding = ?, hash = ? WHERE id = ?", updates)
+    counts.inserted += len(inserts)
+    counts.updated += len(updates)
+
+
+def _switch(writer: _core.Connection, space: Space | str, require_complete: bool) -> None:
+    new = spaces.find(writer, space)
+    if new.active:
+        return
+    missing = spaces.missing(writer, new.id)
+    if missing and require_complete:
+        raise SpaceError(
+            f"{missing} nodes have no vector of {told(new.space)} that is up to date, so nothing was "
+            f"switched; fill it with insert_vectors (or `resonance embed`), or pass "
+            f"require_complete=False (`--partial`) to leave them without one"
+        )
+    old = next((each for each in spaces.stored(writer) if each.active), None)
+    writer.set_triggers(False)
+    try:
+        last = None
+        while (stop := _stop(writer, last)) is not None:
+            _swap(writer, old, new, f"n.rowid > {-(2**63) if last is None else last} AND n.rowid <= {stop}")
+            last = stop
+    finally:
+        writer.set_triggers(True)
+    writer.execute("UPDATE spaces SET active = 0 WHERE active = 1")
+    writer.execute("UPDATE spaces SET active = 1 WHERE id = ?", (new.id,))
+    # What a vault knew of its vectors was said of others.
+    writer.execute("DELETE FROM properties WHERE key = 'vault.vectors'")
+    changes.log_all(writer)
+    History(writer).record(
+        "space",
+        new.space.name,
+        "switch",
+        old and old.space._asdict(),
+        {**new.space._asdict(), "missing": missing},
+    )
+
+
+def _stop(writer: _core.Connection, last: int | None) -> int | None:
+    """The last row of the next batch of nodes."""
+    found = writer.execute(
+        "SELECT max(row) FROM (SELECT rowid AS row FROM nodes WHERE rowid > ? ORDER BY rowid LIMIT ?)",
+        (-(2**63) if last is None else last, _SWITCHED_AT_ONCE),
+    )
+    stop: int | None = found[0][0]
+    return stop
+
+
+def _swap(writer: _core.Connection, old: StoredSpace | None, new: StoredSpace, chosen: str) -> None:
+    """Put some nodes' vectors aside, and those of the new space in their place."""
+    ids = f"(SELECT n.id FROM nodes AS n WHERE {chosen})"
+    if old is not None:
+        writer.execute(
+            f"DELETE FROM vectors WHERE space = {old.id} AND node IN "
+            f"(SELECT n.id FROM nodes AS n WHERE {chosen} AND n.embedding IS NOT NULL)"
+        )
+        writer.execute(
+            f"INSERT INTO vectors (node, space, embedding, hash) "
+            f"SELECT n.id, {old.id}, n.embedding, {TEXT} FROM nodes AS n WHERE {chosen} "
+            f"AND ({WANTED} OR {current(new.id)}) AND NOT EXISTS "
+            f"(SELECT 1 FROM vectors AS v WHERE v.node = n.id AND v.space = {old.id}) ORDER BY n.rowid"
+        )
+    lacking = [
+        (node, new.id, OWED)
+        for (node,) in writer.query(
+            f"SELECT n.id FROM nodes AS n WHERE {chosen} AND {WANTED} AND NOT {current(new.id)}"
+        )
+    ]
+    writer.execute(
+        f"UPDATE nodes AS n SET embedding = (SELECT v.embedding FROM vectors AS v WHERE v.node = n.id "
+        f"AND v.space = {new.id} AND v.hash IS {TEXT}) "
+        f"WHERE {chosen} AND (n.embedding IS NOT NULL OR {current(new.id)})"
+    )
+    # Now, not at the end: the next batch takes the room.
+    writer.execute(f"DELETE FROM vectors WHERE space = {new.id} AND node IN {ids}")
+    writer.executemany("INSERT INTO vectors (node, space, hash) VALUES (?, ?, ?)", lacking)
