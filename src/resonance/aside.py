@@ -15,6 +15,7 @@ from resonance.history import History
 from resonance.model import FloatArray, InsertReport, MissingVectors, Space, SpaceInfo
 from resonance.session import Session
 from resonance.spaces import OWED, TEXT, WANTED, StoredSpace, current, told
+from resonance.words import counted
 
 Progress = Callable[[int, int], object]
 
@@ -289,7 +290,7 @@ def _switch(writer: _core.Connection, space: Space | str, require_complete: bool
     missing = spaces.missing(writer, new.id)
     if missing and require_complete:
         raise SpaceError(
-            f"{missing} nodes have no vector of {told(new.space)} that is up to date, so nothing was "
+            f"{counted(missing, 'node')} without an up-to-date vector of {told(new.space)}, so nothing was "
             f"switched; fill it with insert_vectors (or `resonance embed`), or pass "
             f"require_complete=False (`--partial`) to leave them without one"
         )

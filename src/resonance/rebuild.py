@@ -21,9 +21,33 @@ from resonance.factory import LOCK_TIMEOUT, DatabaseFactory
 from resonance.history import History
 from resonance.lock import WriteGate
 from resonance.session import Session
+from resonance.spaces import OWED, TEXT
 
 PREFIX = ".resonance-build-"
 _LOCK = "lock"
+
+# Spaces that were filled beside the one in use stay beside it, with their vectors of texts that are the
+# same; of a text without a hash, if its vector in use is.
+_CARRY_SPACES = """
+INSERT INTO main.spaces (name, revision, dims, normalisation)
+SELECT name, revision, dims, normalisation FROM live.spaces AS there
+WHERE active = 0 AND NOT EXISTS (
+    SELECT 1 FROM main.spaces AS here WHERE here.name = there.name AND here.revision = there.revision
+    AND here.dims = there.dims AND here.normalisation = there.normalisation)
+"""
+_CARRY_VECTORS = f"""
+INSERT INTO main.vectors (node, space, embedding, hash)
+SELECT n.id, here.id, v.embedding, v.hash
+FROM live.vectors AS v
+JOIN live.spaces AS there ON there.id = v.space AND there.active = 0
+JOIN main.spaces AS here
+  ON here.name = there.name AND here.revision = there.revision AND here.dims = there.dims
+ AND here.normalisation = there.normalisation AND here.active = 0
+JOIN main.nodes AS n ON n.id = v.node
+WHERE v.hash IS {TEXT} AND v.hash IS NOT '{OWED}' AND (v.hash IS NOT NULL OR n.embedding IS (
+    SELECT old.embedding FROM live.nodes AS old WHERE old.id = n.id))
+ORDER BY v.id
+"""
 
 
 @contextlib.contextmanager
@@ -77,7 +101,8 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def carry_records(source: Connection) -> None:
-    """Put the audit trail and the state of enrichment of ``live``, attached to ``source``, into it.
+    """Put the audit trail and the state of enrichment of ``live``, attached to ``source``, into it; and
+    the vectors of spaces that are not active.
 
     Of the building itself no entry is kept: how it went does not matter later.
     """
@@ -89,6 +114,9 @@ def carry_records(source: Connection) -> None:
         "(SELECT 1 FROM live.sqlite_sequence WHERE name = 'history')"
     )
     source.execute("INSERT OR IGNORE INTO main.ember_state SELECT * FROM live.ember_state")
+    if source.execute("SELECT 1 FROM main.spaces WHERE active = 1"):
+        source.execute(_CARRY_SPACES)
+        source.execute(_CARRY_VECTORS)
 
 
 def require_sound(fresh: Connection) -> None:

@@ -190,7 +190,7 @@ def test_a_vector_that_is_out_of_date_is_never_switched_in(two, change):
     assert two.missing_vectors(NEW).ids == ["n03"]
     assert "n03" not in [hit.id for hit in two.search(np.ones(3), 5000, space=NEW)]
     before = in_nodes(two), stored(two, NEW)
-    with pytest.raises(errors.SpaceError, match="1 nodes"):
+    with pytest.raises(errors.SpaceError, match="1 node without"):
         two.switch_space(NEW)
     assert (in_nodes(two), stored(two, NEW)) == before
     two.switch_space(NEW, require_complete=False)

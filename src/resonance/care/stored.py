@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from resonance import spaces
 from resonance.database import ResonanceDB
 from resonance.model import Finding, Node
 from resonance.search import text as fulltext
@@ -162,13 +163,44 @@ class _Tally:
         return int(len(digests) - len(np.unique(digests)))
 
 
-def _batches(db: ResonanceDB, dims: int) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
+def _other_spaces(db: ResonanceDB) -> Iterator[Finding]:
+    """Vectors that are kept aside must be fit to be switched in."""
+    with db.snapshot() as connection:
+        known = [each for each in spaces.stored(connection) if not each.active]
+    counts = {info.space: info for info in db.spaces()}
+    for each in known:
+        tally, name = _Tally(), spaces.told(each.space)
+        wide = db.query(
+            "SELECT CAST(node AS BLOB) FROM vectors WHERE space = ? AND length(embedding) <> ?",
+            (each.id, each.space.dims * 4),
+        )
+        for ids, vectors in _batches(db, each.space.dims, f"vectors WHERE space = {each.id} AND", "node"):
+            tally.add(ids, vectors)
+        wrong = sorted({*_texts(wide), *tally.not_finite, *tally.not_unit})
+        if wrong:
+            yield Finding(
+                "spaces",
+                "error",
+                f"{counted(len(wrong), 'vector')} of {name} not finite, not of unit length or of another "
+                f"width: {some(wrong)}. Drop that space, and fill it again",
+            )
+            continue
+        info = counts[each.space]
+        left = f"{info.missing:,} missing, {info.outdated:,} of them out of date" if info.missing else ""
+        yield Finding(
+            "spaces", "info", f"{name} beside it: {counted(info.vectors, 'vector')}, {left or 'complete'}"
+        )
+
+
+def _batches(
+    db: ResonanceDB, dims: int, table: str = "nodes WHERE", key: str = "id"
+) -> Iterator[tuple[list[str], npt.NDArray[np.float32]]]:
     """All vectors of the right width, a batch at a time; those of another width are named elsewhere."""
     last = 0
     while True:
         found = db.query(
-            "SELECT rowid, CAST(id AS BLOB), embedding FROM nodes "
-            "WHERE rowid > ? AND length(embedding) = ? ORDER BY rowid LIMIT ?",
+            f"SELECT rowid, CAST({key} AS BLOB), embedding FROM {table} "
+            "rowid > ? AND length(embedding) = ? ORDER BY rowid LIMIT ?",
             (last, dims * 4, BATCH),
         )
         if not found:
@@ -371,6 +403,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("ids", _ids),
     ("metadata", _metadata),
     ("vectors", _vectors),
+    ("spaces", _other_spaces),
     ("self-search", _self_search),
     ("coverage", _coverage),
     ("text", _texts_indexed),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from resonance.cli import care, follow, questions, vault
+from resonance.cli import care, follow, questions, spaces, vault
 
 app = typer.Typer(
     name="resonance",
@@ -40,7 +40,7 @@ def _app(
 _VAULT, _QUESTIONS, _CARE = "The vault", "Questions", "Care"
 
 for _panel, _commands in (
-    (_VAULT, (vault.init, vault.ingest, follow.watch, follow.undo)),
+    (_VAULT, (vault.init, vault.ingest, follow.watch, follow.undo, spaces.embed)),
     (_QUESTIONS, (questions.search, questions.read, questions.explore, questions.links)),
     (
         _CARE,
@@ -58,3 +58,5 @@ for _panel, _commands in (
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+
+app.add_typer(spaces.group, name="spaces", rich_help_panel=_CARE)

@@ -56,6 +56,7 @@ def stats(
                 ("edges", f"{found.edges:,}"),
                 ("links", listed((found.links.get(state, 0), state) for state in get_args(LinkState))),
                 ("vectors", f"{found.vectors:,}{by}"),
+                ("kept aside", f"{found.other_vectors:,} of other spaces" if found.other_vectors else ""),
                 ("history", counted(history, "entry", "entries")),
             )
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from resonance.errors import EmbedderError, SettingsError
 from resonance.model import FloatArray, Space
+from resonance.spaces import NAMELESS
 from resonance.vault import model as default_model
 from resonance.vault.settings import VaultSettings, load_settings
 
@@ -187,9 +188,6 @@ def _kept(folder: Path, name: str | None, _version: tuple[int, ...]) -> Embedder
 
 # --- questions ----------------------------------------------------------------------------------------
 
-# Spaces whose vectors came without the name of their model.
-_NAMELESS = frozenset({"unnamed", "unknown"})
-
 
 def embedder_of(
     db: Questions, settings: VaultSettings | None = None, *, asked: str | None = None
@@ -219,7 +217,7 @@ def embedder_of(
         embedder, why = choose_embedder(dataclasses.replace(settings, model=name, dims=None))
         if embedder is None:
             continue
-        nameless = space.name in _NAMELESS and asked is not None and embedder.space.dims == space.dims
+        nameless = space.name in NAMELESS and asked is not None and embedder.space.dims == space.dims
         if embedder.space == space or nameless:
             return embedder
         why = f"this model is {embedder.space.name}, revision {embedder.space.revision or 'unknown'}"

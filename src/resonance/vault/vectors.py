@@ -6,6 +6,7 @@ as much as the mean of all. The model is loaded only when a text has to be embed
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 from resonance._core import to_fafcas
 from resonance.model import FloatArray
+from resonance.spaces import NAMELESS, told
 from resonance.vault.embed import NO_MODEL, Embedder, checked_embed, choose_embedder
 from resonance.vault.note import ParsedNote
 from resonance.vault.sections import Section
@@ -74,11 +76,11 @@ class Vectors:
         self._any_stored: bool | None = None
         found = db.query("SELECT value FROM properties WHERE key = 'vault.vectors'")
         self._stored_signature: str = found[0][0] if found else ""
-        told = json.loads(self._stored_signature or "{}")
+        signed = json.loads(self._stored_signature or "{}")
         if embedder is None:
-            self._complete = told.get("model") == self._model
+            self._complete = signed.get("model") == self._model
         else:
-            self._complete = told.get("space") == list(embedder.space)
+            self._complete = signed.get("space") == list(embedder.space)
 
     @property
     def may_embed(self) -> bool:
@@ -122,8 +124,8 @@ class Vectors:
             if self.reuse_from is not None and self.reuse_from.space == embedder.space:
                 known |= _of_texts(self.reuse_from, missing)
                 missing = [text for text in missing if text not in known]
-            known |= _embedded(embedder, {text: texts[text] for text in missing})
-        return [_vectors(note, sections, known) for note, sections in notes]
+            known |= embedded(embedder, {text: texts[text] for text in missing})
+        return [vectors_of(note, sections, known) for note, sections in notes]
 
     def _had_vectors(self) -> bool:
         """Whether there were any when first asked: a new database is not searched once a batch."""
@@ -153,9 +155,21 @@ class Vectors:
         self._ready = True
         if self._embedder is None:
             self._embedder, self.note = choose_embedder(self.settings)
+            if not self._asked:
+                self._embedder = self._of_those_in_use() or self._embedder
         if self._embedder is not None and not self._activate(self._embedder):
             self._embedder = None
         return self._embedder
+
+    def _of_those_in_use(self) -> Embedder | None:
+        """The model of the active space, if nobody named one and it is here by that name."""
+        space = self.db.space
+        if self._embedder is None or space is None or space == self._embedder.space:
+            return None
+        if space.name in NAMELESS:
+            return None
+        embedder, _ = choose_embedder(dataclasses.replace(self.settings, model=space.name, dims=None))
+        return embedder if embedder is not None and embedder.space == space else None
 
     def _activate(self, embedder: Embedder) -> bool:
         old, new = self.db.space, embedder.space
@@ -164,25 +178,31 @@ class Vectors:
         holders = {node for (node,) in self.db.query("SELECT id FROM nodes WHERE embedding IS NOT NULL")}
         ours = frozenset(self.ours.values())
         others = holders - ours - self._sections_of(ours)
+        aside = any(info.space == new and info.vectors for info in self.db.spaces())
         if old is not None and holders and not self._asked:
             self.note = (
                 f"the stored vectors are by {old.name} ({old.dims} dimensions), not by {new.name}, the "
                 f"default. Nothing was embedded; name the model to use in the settings (embeddings.model)"
             )
             return False
-        if old is not None and others and not self.replace:
+        if old is not None and others and not self.replace and not aside:
             self.note = (
                 f"{len(others)} nodes that stand for no file of this vault have vectors of "
                 f"{old.name} ({old.dims} dimensions), which {new.name} would replace. "
                 f"Nothing was embedded; name that model in the settings, or pass --yes to drop them"
             )
             return False
-        with self.db.transaction() as connection:
-            self.db.set_space(new, replace=True)
-            connection.execute("DELETE FROM properties WHERE key = 'vault.vectors'")
+        if aside:
+            self.db.switch_space(new, require_complete=False)
+        else:
+            with self.db.transaction() as connection:
+                self.db.set_space(new, replace=True)
+                connection.execute("DELETE FROM properties WHERE key = 'vault.vectors'")
         self._complete, self.replaced = False, True
         self._saved.clear()
-        if old is not None and holders:
+        if old is not None and aside:
+            self.note = f"switched to {told(new)}, as the settings say; the vectors of {told(old)} are kept"
+        elif old is not None and holders:
             self.note = f"{len(holders)} vectors of {old.name} were dropped for those of {new.name}"
         return True
 
@@ -216,7 +236,7 @@ def _fetch(db: ResonanceDB, sql: str, values: tuple[str, str]) -> dict[str, Floa
     return {text: np.frombuffer(blob, dtype="<f4") for text, blob in db.query(sql, values)}
 
 
-def _embedded(embedder: Embedder, texts: dict[str, ParsedNote | Section]) -> dict[str, FloatArray]:
+def embedded(embedder: Embedder, texts: dict[str, ParsedNote | Section]) -> dict[str, FloatArray]:
     """New vectors, by the hashes of their texts, as they will be stored; without those of all zeros."""
     rows = checked_embed(
         embedder, [text.text if isinstance(text, Section) else text.embedding_text for text in texts.values()]
@@ -224,7 +244,8 @@ def _embedded(embedder: Embedder, texts: dict[str, ParsedNote | Section]) -> dic
     return {text: to_fafcas(row) for text, row in zip(texts, rows, strict=True) if row.any()}
 
 
-def _vectors(note: ParsedNote, sections: Sequence[Section], known: dict[str, FloatArray]) -> NoteVectors:
+def vectors_of(note: ParsedNote, sections: Sequence[Section], known: dict[str, FloatArray]) -> NoteVectors:
+    """The vectors of a note and of its sections, from those of texts by their hashes."""
     if not sections:
         return NoteVectors(known.get(note.body_hash))
     found = tuple(known.get(section.text_hash) for section in sections)
