@@ -161,9 +161,18 @@ class Spaces:
         Raises:
             SpaceError: there is no such space, or it is not complete; nothing was changed.
         """
+        if require_complete:
+            # Before the lock is taken: this alone takes a while.
+            with self._session.snapshot() as connection:
+                found = spaces.find(connection, space)
+                if not found.active and (missing := spaces.missing(connection, found.id)):
+                    raise _incomplete(found, missing)
         with self._session.writing() as writer:
-            _switch(writer, space, require_complete)
-            return spaces.listed(writer)[0]
+            found, missing = _switch(writer, space)
+            if missing and require_complete:  # since then
+                raise _incomplete(found, missing)
+        with self._session.snapshot() as connection:
+            return spaces.counted(connection, found)
 
     def drop_space(self, space: Space | str) -> int:
         """Forget a space that is not active, and its vectors. Returns how many there were.
@@ -283,24 +292,26 @@ def _write(
     counts.updated += len(updates)
 
 
-def _switch(writer: _core.Connection, space: Space | str, require_complete: bool) -> None:
+def _incomplete(space: StoredSpace, missing: int) -> SpaceError:
+    return SpaceError(
+        f"{counted(missing, 'node')} without an up-to-date vector of {told(space.space)}, so nothing was "
+        f"switched; fill it with insert_vectors (or `resonance embed`), or pass "
+        f"require_complete=False (`--partial`) to leave them without one"
+    )
+
+
+def _switch(writer: _core.Connection, space: Space | str) -> tuple[StoredSpace, int]:
+    """Returns the space, and how many nodes lack a vector now."""
     new = spaces.find(writer, space)
     if new.active:
-        return
-    missing = spaces.missing(writer, new.id)
-    if missing and require_complete:
-        raise SpaceError(
-            f"{counted(missing, 'node')} without an up-to-date vector of {told(new.space)}, so nothing was "
-            f"switched; fill it with insert_vectors (or `resonance embed`), or pass "
-            f"require_complete=False (`--partial`) to leave them without one"
-        )
+        return new, 0
     old = next((each for each in spaces.stored(writer) if each.active), None)
+    missing, last = 0, -(2**63)
     writer.set_triggers(False)
     try:
-        last = None
-        while (stop := _stop(writer, last)) is not None:
-            _swap(writer, old, new, f"n.rowid > {-(2**63) if last is None else last} AND n.rowid <= {stop}")
-            last = stop
+        while rows := writer.query(_SWAPPED, (new.id, old and old.id, last, _SWITCHED_AT_ONCE)):
+            missing += _swap(writer, old, new, rows)
+            last = rows[-1][0]
     finally:
         writer.set_triggers(True)
     writer.execute("UPDATE spaces SET active = 0 WHERE active = 1")
@@ -315,43 +326,49 @@ def _switch(writer: _core.Connection, space: Space | str, require_complete: bool
         old and old.space._asdict(),
         {**new.space._asdict(), "missing": missing},
     )
+    return new._replace(active=True), missing
 
 
-def _stop(writer: _core.Connection, last: int | None) -> int | None:
-    """The last row of the next batch of nodes."""
-    found = writer.execute(
-        "SELECT max(row) FROM (SELECT rowid AS row FROM nodes WHERE rowid > ? ORDER BY rowid LIMIT ?)",
-        (-(2**63) if last is None else last, _SWITCHED_AT_ONCE),
-    )
-    stop: int | None = found[0][0]
-    return stop
+# As TEXT and WANTED have it, with each table looked into once.
+_SWAPPED = """
+SELECT n.rowid, n.id, n.embedding, coalesce(s.text_hash, f.body_hash, n.hash),
+       n.embedding IS NOT NULL OR s.node IS NOT NULL OR f.node IS NOT NULL,
+       v.id, v.embedding, v.hash, o.id
+FROM nodes AS n
+LEFT JOIN sections AS s ON s.node = n.id
+LEFT JOIN files AS f ON f.node = n.id
+LEFT JOIN vectors AS v ON v.node = n.id AND v.space = ?
+LEFT JOIN vectors AS o ON o.node = n.id AND o.space = ?
+WHERE n.rowid > ? ORDER BY n.rowid LIMIT ?
+"""
 
 
-def _swap(writer: _core.Connection, old: StoredSpace | None, new: StoredSpace, chosen: str) -> None:
-    """Put some nodes' vectors aside, and those of the new space in their place."""
-    ids = f"(SELECT n.id FROM nodes AS n WHERE {chosen})"
-    if old is not None:
-        writer.execute(
-            f"DELETE FROM vectors WHERE space = {old.id} AND node IN "
-            f"(SELECT n.id FROM nodes AS n WHERE {chosen} AND n.embedding IS NOT NULL)"
-        )
-        writer.execute(
-            f"INSERT INTO vectors (node, space, embedding, hash) "
-            f"SELECT n.id, {old.id}, n.embedding, {TEXT} FROM nodes AS n WHERE {chosen} "
-            f"AND ({WANTED} OR {current(new.id)}) AND NOT EXISTS "
-            f"(SELECT 1 FROM vectors AS v WHERE v.node = n.id AND v.space = {old.id}) ORDER BY n.rowid"
-        )
-    lacking = [
-        (node, new.id, OWED)
-        for (node,) in writer.query(
-            f"SELECT n.id FROM nodes AS n WHERE {chosen} AND {WANTED} AND NOT {current(new.id)}"
-        )
-    ]
-    writer.execute(
-        f"UPDATE nodes AS n SET embedding = (SELECT v.embedding FROM vectors AS v WHERE v.node = n.id "
-        f"AND v.space = {new.id} AND v.hash IS {TEXT}) "
-        f"WHERE {chosen} AND (n.embedding IS NOT NULL OR {current(new.id)})"
-    )
-    # Now, not at the end: the next batch takes the room.
-    writer.execute(f"DELETE FROM vectors WHERE space = {new.id} AND node IN {ids}")
-    writer.executemany("INSERT INTO vectors (node, space, hash) VALUES (?, ?, ?)", lacking)
+def _swap(
+    writer: _core.Connection, old: StoredSpace | None, new: StoredSpace, rows: list[tuple[Any, ...]]
+) -> int:
+    """Put the vectors of some nodes aside, and those of the new space in their place; in the same rows of
+    ``vectors``, so that little moves. Returns how many nodes lack one now."""
+    given, gone, moved, added, missing = [], [], [], [], 0
+    for rowid, node, before, text, is_wanted, number, vector, hash, owed in rows:
+        is_current = number is not None and hash == text
+        after = vector if is_current else None
+        if before != after:
+            given.append((after, rowid))
+        # Where the old space owed a vector, and nobody has given it, it still does.
+        keeps = old is not None and (is_wanted or is_current) and (owed is None or before is not None)
+        if owed is not None and before is not None:
+            gone.append((owed,))
+        if keeps and number is not None:
+            moved.append((old and old.id, before, text, number))
+        elif keeps:
+            added.append((node, old and old.id, before, text))
+        elif number is not None:
+            gone.append((number,))
+        if is_wanted and not is_current:
+            missing += 1
+            added.append((node, new.id, None, OWED))
+    writer.executemany("UPDATE nodes SET embedding = ? WHERE rowid = ?", given)
+    writer.executemany("DELETE FROM vectors WHERE id = ?", gone)
+    writer.executemany("UPDATE vectors SET space = ?, embedding = ?, hash = ? WHERE id = ?", moved)
+    writer.executemany("INSERT INTO vectors (node, space, embedding, hash) VALUES (?, ?, ?, ?)", added)
+    return missing

@@ -100,10 +100,11 @@ def wide(connection: Connection, dims: int) -> list[Space]:
 
 def listed(connection: Connection) -> list[SpaceInfo]:
     """Every space with its counts; see ``ResonanceDB.spaces``."""
-    return [_counted(connection, each) for each in stored(connection)]
+    return [counted(connection, each) for each in stored(connection)]
 
 
-def _counted(connection: Connection, found: StoredSpace) -> SpaceInfo:
+def counted(connection: Connection, found: StoredSpace) -> SpaceInfo:
+    """A space with its counts."""
     if found.active:
         vectors = connection.execute("SELECT count(*) FROM nodes WHERE embedding IS NOT NULL")[0][0]
         owed = connection.execute(
