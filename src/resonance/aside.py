@@ -168,11 +168,10 @@ class Spaces:
                 if not found.active and (missing := spaces.missing(connection, found.id)):
                     raise _incomplete(found, missing)
         with self._session.writing() as writer:
-            found, missing = _switch(writer, space)
-            if missing and require_complete:  # since then
-                raise _incomplete(found, missing)
-        with self._session.snapshot() as connection:
-            return spaces.counted(connection, found)
+            found, info = _switch(writer, space)
+            if info.missing and require_complete and not found.active:  # since then
+                raise _incomplete(found, info.missing)
+        return info
 
     def drop_space(self, space: Space | str) -> int:
         """Forget a space that is not active, and its vectors. Returns how many there were.
@@ -300,18 +299,18 @@ def _incomplete(space: StoredSpace, missing: int) -> SpaceError:
     )
 
 
-def _switch(writer: _core.Connection, space: Space | str) -> tuple[StoredSpace, int]:
-    """Returns the space, and how many nodes lack a vector now."""
+def _switch(writer: _core.Connection, space: Space | str) -> tuple[StoredSpace, SpaceInfo]:
+    """Returns the space as it was found, and what it is now."""
     new = spaces.find(writer, space)
     if new.active:
-        return new, 0
+        return new, spaces.counted(writer, new)
     old = next((each for each in spaces.stored(writer) if each.active), None)
-    missing, last = 0, -(2**63)
+    vectors, missing, last = 0, 0, -(2**63)
     writer.set_triggers(False)
     try:
         while rows := writer.query(_SWAPPED, (new.id, old and old.id, last, _SWITCHED_AT_ONCE)):
-            missing += _swap(writer, old, new, rows)
-            last = rows[-1][0]
+            swapped, lacking = _swap(writer, old, new, rows)
+            vectors, missing, last = vectors + swapped, missing + lacking, rows[-1][0]
     finally:
         writer.set_triggers(True)
     writer.execute("UPDATE spaces SET active = 0 WHERE active = 1")
@@ -326,7 +325,7 @@ def _switch(writer: _core.Connection, space: Space | str) -> tuple[StoredSpace, 
         old and old.space._asdict(),
         {**new.space._asdict(), "missing": missing},
     )
-    return new._replace(active=True), missing
+    return new, SpaceInfo(new.space, True, vectors, missing, 0)
 
 
 # As TEXT and WANTED have it, with each table looked into once.
@@ -345,13 +344,15 @@ WHERE n.rowid > ? ORDER BY n.rowid LIMIT ?
 
 def _swap(
     writer: _core.Connection, old: StoredSpace | None, new: StoredSpace, rows: list[tuple[Any, ...]]
-) -> int:
+) -> tuple[int, int]:
     """Put the vectors of some nodes aside, and those of the new space in their place; in the same rows of
-    ``vectors``, so that little moves. Returns how many nodes lack one now."""
-    given, gone, moved, added, missing = [], [], [], [], 0
+    ``vectors``, so that little moves. Returns how many nodes have one now, and how many lack one."""
+    given, gone, moved, added = [], [], [], []
+    vectors = missing = 0
     for rowid, node, before, text, is_wanted, number, vector, hash, owed in rows:
         is_current = number is not None and hash == text
         after = vector if is_current else None
+        vectors += after is not None
         if before != after:
             given.append((after, rowid))
         # Where the old space owed a vector, and nobody has given it, it still does.
@@ -371,4 +372,4 @@ def _swap(
     writer.executemany("DELETE FROM vectors WHERE id = ?", gone)
     writer.executemany("UPDATE vectors SET space = ?, embedding = ?, hash = ? WHERE id = ?", moved)
     writer.executemany("INSERT INTO vectors (node, space, embedding, hash) VALUES (?, ?, ?, ?)", added)
-    return missing
+    return vectors, missing

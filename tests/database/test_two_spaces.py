@@ -298,6 +298,19 @@ def test_what_is_owed_stays_owed(two):
     assert two.spaces()[1] == SpaceInfo(NEW, False, 9, 11, 11)
 
 
+def test_a_node_that_comes_between_the_look_and_the_switch(two):
+    """What was looked at without the lock is not what is switched."""
+    fill(two)
+    before = in_nodes(two)
+    with two.snapshot():
+        Background(two.insert_node, Node("late", embedding=unit(1, 5)[0])).result()
+        with pytest.raises(errors.SpaceError, match="1 node without"):
+            two.switch_space(NEW)
+    assert two.space == OLD
+    assert {node: blob for node, blob in in_nodes(two).items() if node != "late"} == before
+    assert two.spaces()[1] == SpaceInfo(NEW, False, 20, 1, 0)
+
+
 def test_a_switch_that_is_undone_with_its_transaction(two):
     fill(two)
     before = in_nodes(two)
@@ -375,6 +388,9 @@ def test_searching_the_space_that_is_not_active(two):
     for space, width in ((NEW, 5), (OLD, 3)):
         with pytest.raises(errors.SpaceError, match=f"{width} dimensions"):
             two.search(np.ones(width), space=space)
+    two.switch_space(NEW)
+    assert two.search(query, 20) == hits
+    assert two.search(query, 5, mmr=0.5) == diverse
 
 
 def test_the_index_follows_a_switch_at_once(db):
@@ -388,6 +404,17 @@ def test_the_index_follows_a_switch_at_once(db):
         hits = db.search(unit(20, 5, seed)[3], 1, explain=True)
         assert (hits[0].id, round(hits[0].score, 5)) == ("n03", 1)
         assert hits.explain.path == "resident"
+
+
+def test_the_index_does_not_keep_a_row_that_was_far_away(db):
+    """The best of the old space is as good in the new one, so that its code fits; another is better now."""
+    twin = Space("twin", 3)
+    db.insert_nodes(id=["a", "b", "c"], embedding=[[1, 1, 0], [0, 0, 1], [0, 1, 1]])
+    db.add_space(twin)
+    db.insert_vectors(twin, ["a", "b", "c"], [[1, 1, 0], [1, 0, 0], [0, 1, 1]])
+    assert [hit.id for hit in db.search([1, 0, 0], 1)] == ["a"]
+    db.switch_space(twin)
+    assert [hit.id for hit in db.search([1, 0, 0], 1)] == ["b"]
 
 
 @pytest.mark.parametrize("memory", ["resident", "stream"])
@@ -470,3 +497,22 @@ def test_backup_vacuum_and_digest(two, tmp_path):
     assert two.digest().root != digest
     two.switch_space(OLD)
     assert two.digest().root == digest
+
+
+def test_a_database_built_anew_keeps_what_is_of_the_same_text(path):
+    vectors = unit(4, 5)
+    with ResonanceDB(path) as db:
+        db.insert_nodes(id=["a", "b", "c", "d"], embedding=vectors, hash=["ha", "hb", None, None])
+        db.add_space(NEW)
+        db.insert_vectors(NEW, ["a", "b", "c", "d"], unit(4, 3))
+        with db.rebuild() as fresh:
+            fresh.insert_nodes(
+                id=["a", "b", "c", "d", "e"],
+                embedding=[*vectors[:3], vectors[0], vectors[1]],
+                hash=["ha", "another", None, None, "he"],
+            )
+        assert db.spaces()[1] == SpaceInfo(NEW, False, 2, 3, 0)
+        assert db.missing_vectors(NEW).ids == ["b", "d", "e"]
+        with db.rebuild() as fresh:
+            fresh.insert_nodes(id=["a"])
+        assert db.spaces() == [], "nothing is in use, so nothing is beside it"

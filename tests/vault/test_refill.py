@@ -193,6 +193,23 @@ def test_what_is_undone_misses_its_vector_in_the_other_space(vault):
     assert vault.db.missing_vectors("new").ids == ["n3"]
 
 
+def test_undo_never_gives_back_a_vector_of_a_space_that_is_gone(vault):
+    """Numbers of spaces are given again."""
+    from resonance.vault.tombstones import undo
+
+    refill(vault.db, vault.settings, NEW)
+    vault.db.switch_space("new")
+    (vault.root / "n3.md").unlink()
+    vault.ingest(embedder=NEW)
+    vault.db.switch_space("old")
+    vault.db.drop_space("new")
+    third = CallableEmbedder(embed_by_hash, Space("third", 8))
+    refill(vault.db, vault.settings, third)
+    vault.db.switch_space("third")
+    undo(vault.db, vault.settings)
+    assert vectors(vault.db)["n3"] is None
+
+
 def test_a_second_space_survives_being_built_anew(vault):
     from resonance.care.regenerate import regenerate
 
@@ -202,7 +219,7 @@ def test_a_second_space_survives_being_built_anew(vault):
     regenerate(vault.database, vault.settings, embedder=OLD)
     vault.db = ResonanceDB(vault.database)
     _, info = vault.db.spaces()
-    assert (info.space, info.missing) == (NEW.space, 1)
+    assert (info.space, info.missing, info.outdated) == (NEW.space, 1, 0)
     assert vault.db.missing_vectors("new").ids == ["n3"]
     refill(vault.db, vault.settings, NEW)
     vault.db.switch_space("new")
