@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from resonance import MissingVectors, ResonanceDB, SpaceInfo, errors
 from resonance.model import Node, Space
+from resonance.vault.embed import CallableEmbedder
 from support import Background, unit
 
 OLD = Space("old", 5, "r1")
@@ -479,6 +480,24 @@ def test_filling_while_others_write_and_read(path):
         texts = dict(db.query("SELECT id, hash FROM nodes"))
         db.switch_space("unnamed")
         assert {node: text for node, (_, text) in stored(db, NEW).items()} == texts
+
+
+def test_a_question_is_asked_of_the_space_it_was_embedded_for(db):
+    """Even if another one of the same width is switched to in between."""
+    twin = Space("twin", 3)
+    db.set_space(Space("first", 3))
+    db.insert_nodes(id=["a", "b"], embedding=[[1, 0, 0], [0, 1, 0]])
+    db.add_space(twin)
+    db.insert_vectors(twin, ["a", "b"], [[0, 1, 0], [1, 0, 0]])
+
+    def embed(texts):
+        db.switch_space(twin)
+        return np.array([[1, 0, 0]])
+
+    db._embedder = CallableEmbedder(embed, Space("first", 3))
+    assert db.search_hybrid("anything", 1)[0].id == "a"
+    assert db.space == twin
+    assert db.search([1, 0, 0], 1)[0].id == "b"
 
 
 # --- care ------------------------------------------------------------------------------------------
