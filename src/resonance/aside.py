@@ -181,17 +181,24 @@ class Spaces:
         Raises:
             SpaceError: there is no such space, or it is the active one.
         """
-        dropped: int = 0
-        size = _FIRST_BATCH
+        dropped, last, size = 0, 0, _FIRST_BATCH
         while True:
-            with self._session.writing() as writer:
-                found = _aside(writer, space)
-                rows = writer.query(
-                    "SELECT id, embedding IS NOT NULL FROM vectors WHERE space = ? LIMIT ?", (found.id, size)
+            # Looked for without the lock: rows of other spaces may lie in between.
+            with self._session.reading() as connection:
+                found = _aside(connection, space)
+                rows = connection.query(
+                    "SELECT id, embedding IS NOT NULL FROM vectors WHERE space = ? AND id > ? "
+                    "ORDER BY id LIMIT ?",
+                    (found.id, last, size),
                 )
-                writer.executemany("DELETE FROM vectors WHERE id = ?", [(row,) for row, _ in rows])
-                dropped += sum(some for _, some in rows)
+            with self._session.writing() as writer:
+                found = _aside(writer, found.space)
+                writer.executemany(
+                    "DELETE FROM vectors WHERE id = ? AND space = ?", [(row, found.id) for row, _ in rows]
+                )
+                dropped += sum(1 for _, some in rows if some)
                 if len(rows) < size:
+                    writer.execute("DELETE FROM vectors WHERE space = ?", (found.id,))
                     # Its number may be given to another space.
                     writer.execute(
                         "UPDATE tombstones SET space = NULL, embedding = NULL WHERE space = ?", (found.id,)
@@ -199,6 +206,7 @@ class Spaces:
                     writer.execute("DELETE FROM spaces WHERE id = ?", (found.id,))
                     History(writer).record("space", found.space.name, "drop", found.space._asdict(), None)
                     return dropped
+            last = rows[-1][0]
             if not self._session.in_transaction:
                 size = _next_size(size, self._session.holds[-1])
                 time.sleep(0 if self._session.is_alone else PAUSE)

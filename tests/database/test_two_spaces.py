@@ -352,6 +352,21 @@ def test_dropping_a_space(two):
     assert two.missing_vectors(OLD).ids == IDS
 
 
+def test_dropping_one_of_many_spaces_in_pieces(db):
+    ids = [f"n{i:03d}" for i in range(300)]
+    db.insert_nodes(id=ids, embedding=unit(300, 5))
+    for space in (NEW, Space("third", 4)):
+        db.add_space(space)
+    for node in range(0, 300, 50):
+        for space in (NEW, Space("third", 4)):
+            db.insert_vectors(space, ids[node : node + 50], unit(50, space.dims))
+    assert db.drop_space("new") == 300
+    assert [info.vectors for info in db.spaces()] == [300, 300]
+    with db.transaction():
+        assert db.drop_space("third") == 300
+    assert db.query("SELECT count(*) FROM vectors") == [(0,)]
+
+
 def test_replacing_a_space_does_not_touch_what_is_kept_aside(two):
     fill(two)
     with pytest.raises(errors.SpaceError, match="switch_space"):
