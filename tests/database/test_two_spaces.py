@@ -367,7 +367,7 @@ def test_dropping_one_of_many_spaces_in_pieces(db):
     assert db.query("SELECT count(*) FROM vectors") == [(0,)]
 
 
-def test_replacing_a_space_does_not_touch_what_is_kept_aside(two):
+def test_a_space_with_vectors_kept_aside_is_switched_to_and_not_set(two):
     fill(two)
     with pytest.raises(errors.SpaceError, match="switch_space"):
         two.set_space(NEW, replace=True)
