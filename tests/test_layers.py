@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "resonance"
 ORDER = """
     errors model words
     _core
-    lock watch
+    disk lock watch
     backup
     migrate
     factory

@@ -20,7 +20,8 @@ from resonance.model import Checkpoint, Edge, InsertReport, JSONObject, Node, Sp
 from resonance.questions import Questions
 from resonance.rebuild import put_in_place, require_sound, workshop
 from resonance.search import text as fulltext
-from resonance.session import Session, Version
+from resonance.session import Session
+from resonance.watch import Version
 
 
 class ResonanceDB(Questions, Spaces):

@@ -15,9 +15,9 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from resonance._core import Connection
+from resonance.disk import EarlySync
 from resonance.errors import (
     BusyError,
     CheckpointWarning,
@@ -40,7 +40,7 @@ from resonance.factory import (
 )
 from resonance.lock import WriteGate
 from resonance.model import Checkpoint
-from resonance.watch import State, Watch
+from resonance.watch import State, Version, Watch
 
 CHECKPOINT_FRAMES = 2000
 """The WAL is written back after the commit that makes it longer than this many pages."""
@@ -52,54 +52,6 @@ _READER_CACHE_KIB = 8 << 10
 """Of pages that each reader keeps: there may be many, and what is not among them the system has."""
 
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
-
-
-class Version(NamedTuple):
-    """A moment in the life of a database: changed by commits of others, and of our own."""
-
-    others: int
-    own: int
-
-
-class EarlySync:
-    """Syncs a file that no other process has while it is still being written, so that the end is short.
-
-    Its descriptor is closed after SQLite's: the locks that go with it are of a file that nobody shares.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
-        self._running: threading.Thread | None = None
-        self._failed: OSError | None = None
-
-    def begin(self) -> None:
-        """Unless one is running: sync in another thread."""
-        if self._running is None or not self._running.is_alive():
-            self._running = threading.Thread(target=self._sync, daemon=True)
-            self._running.start()
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            # The system tells of it once: a later sync would find nothing wrong.
-            self._failed = error
-
-    def close(self, *, synced: bool) -> None:
-        """Wait for the disk, if all of it is to be ``synced``.
-
-        Raises:
-            OSError: this sync or an earlier one failed.
-        """
-        try:
-            if self._running is not None:
-                self._running.join()
-            if synced and self._failed is not None:
-                raise self._failed
-            if synced:
-                os.fsync(self._descriptor)
-        finally:
-            os.close(self._descriptor)
 
 
 class Session:

@@ -16,6 +16,13 @@ class State(NamedTuple):
     commits: int
 
 
+class Version(NamedTuple):
+    """A moment in the life of a database: changed by commits of others, and of our own."""
+
+    others: int
+    own: int
+
+
 class Watch:
     """Opens its connection when it is first asked, and again after :meth:`close`. Threads share it."""
 

@@ -21,7 +21,6 @@ from resonance import rebuild
 from resonance.errors import BrakeError, ContentError
 from resonance.model import LinkState, Problem
 from resonance.search import text as fulltext
-from resonance.session import Version
 from resonance.vault import brakes, ledger, tombstones
 from resonance.vault.embed import Embedder
 from resonance.vault.moves import Move, find_moves
@@ -39,6 +38,7 @@ from resonance.vault.tally import tally, tally_around, tally_named
 from resonance.vault.vectors import Vector, Vectors
 from resonance.vault.words import texts_of
 from resonance.vault.workers import read_all
+from resonance.watch import Version
 
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB

@@ -1,0 +1,47 @@
+"""The disk, where SQLite leaves it to us."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+
+class EarlySync:
+    """Syncs a file that no other process has while it is still being written, so that the end is short.
+
+    Its descriptor is closed after SQLite's: the locks that go with it are of a file that nobody shares.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._running: threading.Thread | None = None
+        self._failed: OSError | None = None
+
+    def begin(self) -> None:
+        """Unless one is running: sync in another thread."""
+        if self._running is None or not self._running.is_alive():
+            self._running = threading.Thread(target=self._sync, daemon=True)
+            self._running.start()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            # The system tells of it once: a later sync would find nothing wrong.
+            self._failed = error
+
+    def close(self, *, synced: bool) -> None:
+        """Wait for the disk, if all of it is to be ``synced``.
+
+        Raises:
+            OSError: this sync or an earlier one failed.
+        """
+        try:
+            if self._running is not None:
+                self._running.join()
+            if synced and self._failed is not None:
+                raise self._failed
+            if synced:
+                os.fsync(self._descriptor)
+        finally:
+            os.close(self._descriptor)
