@@ -153,12 +153,14 @@ cdef class Statement:
     """One prepared SQL statement of a :class:`Connection`.
 
     Use ``Connection.execute`` unless the same statement runs many times over many rows, or its rows
-    are to be read one by one: iterating over a statement steps it.
+    are to be read one by one: iterating over a statement steps it, until ``reset`` or ``bind_values``
+    begins anew.
     """
     cdef Handle handle
     cdef sqlite3_stmt* stmt
     cdef readonly str sql
     cdef readonly bint active       # stepped, and not yet reset
+    cdef bint exhausted             # at its end: iteration stays there until a reset
     cdef uint64_t row               # counts steps and resets: says which row a RowBlob belongs to
     cdef Py_ssize_t views           # buffers lent out of the current row
     cdef object __weakref__
@@ -263,7 +265,7 @@ cdef class Statement:
 
     cdef void rewind(self) noexcept:
         """Reset and forget the bound values; nothing is lent out."""
-        self.active = False
+        self.active = self.exhausted = False
         self.row += 1
         if self.stmt != NULL:
             sqlite3_reset(self.stmt)
@@ -318,8 +320,10 @@ cdef class Statement:
     def __next__(self):
         self.enter("step")
         try:
-            if self.step() == SQLITE_ROW:
-                return row_values(self.stmt, sqlite3_column_count(self.stmt))
+            if not self.exhausted:
+                if self.step() == SQLITE_ROW:
+                    return row_values(self.stmt, sqlite3_column_count(self.stmt))
+                self.exhausted = True
         finally:
             self.handle.leave()
         raise StopIteration

@@ -1,5 +1,7 @@
 """One statement, several statements, and statements that outlive a change of the schema."""
 
+import itertools
+
 import pytest
 
 from resonance import errors
@@ -98,6 +100,22 @@ def test_rows_one_by_one(connection):
     statement.bind_values((1,))
     assert list(statement) == [(1, 1)]
     assert not connection.prepare("DELETE FROM t").readonly
+
+
+def test_a_statement_at_its_end_stays_there_as_iterators_do(connection):
+    connection.executescript("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)")
+    statement = connection.prepare("SELECT a FROM t")
+    assert list(statement) == [(1,), (2,)]
+    assert list(statement) == []
+    assert next(statement, None) is None
+    statement.reset()
+    assert list(statement) == [(1,), (2,)]
+    statement.bind_values()
+    assert list(statement) == [(1,), (2,)]
+    assert statement.execute() == [(1,), (2,)]
+    # It groups as any iterator does, which ask once more after the end.
+    statement.reset()
+    assert [(key, len(list(rows))) for key, rows in itertools.groupby(statement)] == [((1,), 1), ((2,), 1)]
 
 
 def test_running_a_statement_starts_it_over(connection):

@@ -124,8 +124,7 @@ def _lines(connection: Connection) -> Iterator[tuple[str, list[str]]]:
 
 
 def _by_node(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    # A statement that is asked again after its end begins anew; a generator does not.
-    for node_id, found in itertools.groupby((row for row in rows), key=_FIRST):
+    for node_id, found in itertools.groupby(rows, key=_FIRST):
         yield node_id, [line for _, line in found]
 
 
