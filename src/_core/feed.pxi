@@ -80,7 +80,7 @@ cdef int feed_close(sqlite3_vtab_cursor* cursor) noexcept nogil:
 
 
 cdef int feed_filter(sqlite3_vtab_cursor* cursor, int number, const char* text, int argc,
-                     void** argv) noexcept nogil:
+                     sqlite3_value** argv) noexcept nogil:
     cdef FeedCursor* self = <FeedCursor*> cursor
     self.position = self.feed.start
     return SQLITE_OK

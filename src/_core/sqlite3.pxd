@@ -90,6 +90,7 @@ cdef extern from "sqlite3.h" nogil:
     int sqlite3_backup_pagecount(sqlite3_backup* backup)
 
     ctypedef struct sqlite3_context
+    ctypedef struct sqlite3_value
 
     ctypedef struct sqlite3_index_info:
         double estimatedCost
@@ -107,7 +108,7 @@ cdef extern from "sqlite3.h" nogil:
         int (*xDisconnect)(sqlite3_vtab*) noexcept
         int (*xOpen)(sqlite3_vtab*, sqlite3_vtab_cursor**) noexcept
         int (*xClose)(sqlite3_vtab_cursor*) noexcept
-        int (*xFilter)(sqlite3_vtab_cursor*, int, const char*, int, void**) noexcept
+        int (*xFilter)(sqlite3_vtab_cursor*, int, const char*, int, sqlite3_value**) noexcept
         int (*xNext)(sqlite3_vtab_cursor*) noexcept
         int (*xEof)(sqlite3_vtab_cursor*) noexcept
         int (*xColumn)(sqlite3_vtab_cursor*, sqlite3_context*, int) noexcept
