@@ -50,6 +50,8 @@ cdef void sort_keys(Key* keys, Py_ssize_t count, int depth) noexcept nogil:
     Comparing eight bytes at hand leaves the caches alone; each text is touched once a step, in order.
     """
     cdef Py_ssize_t start = 0, stop, longer
+    if count < 2:
+        return
     if depth >= DEEPEST:
         qsort(keys, count, sizeof(Key), compare_keys)
         return
