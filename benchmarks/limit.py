@@ -37,7 +37,7 @@ def program() -> Path | str:
         return "Resonance was built on the system's SQLite, whose build is not known"
     if shutil.which("cc") is None:
         return "there is no C compiler (cc)"
-    objects = sorted(ROOT.glob("build/dev/CMakeFiles/_core.dir/**/sqlite3.c.o"))
+    objects = sorted(ROOT.glob("build/dev/CMakeFiles/_core.dir/**/engine.c.o"))
     headers = sorted(ROOT.glob("build/dev/sqlite/*/sqlite3.h"))
     if len(objects) != 1 or not headers:
         return "the engine that `make setup` compiles is not in build/dev"
