@@ -25,8 +25,12 @@ cdef class Arena:
         return 0
 
     cdef int reserve(self, Py_ssize_t size) noexcept nogil:
+        """Room for so many bytes in all; 0, or -1 without memory."""
         cdef Py_ssize_t capacity = max(size, self.capacity + self.capacity // 2, 4096)
-        cdef void* grown = PyMem_RawRealloc(self.data, capacity)
+        cdef void* grown
+        if size <= self.capacity:
+            return 0
+        grown = PyMem_RawRealloc(self.data, capacity)
         if grown == NULL:
             return -1
         self.data = <char*> grown
@@ -62,19 +66,17 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
         the ids of the rows filled, as :class:`Names`.
 
     Raises:
-        CorruptRowError: a blob has another length, naming the node.
+        CorruptRowError: a blob has another length, or an id is not UTF-8, naming the node.
     """
     cdef Names names = Names.__new__(Names)
     cdef Handle handle = connection.entered("read embeddings")
     cdef Statement statement
     cdef sqlite3_stmt* stmt
     cdef const void* blob
-    cdef const void* name
+    cdef const char* name
     cdef Py_ssize_t capacity = out.shape[0], width = out.shape[1], rows = 0
     cdef char* target = <char*> &out[0, 0] if capacity and width else NULL
     cdef int rc, size, blob_size = 0, wanted = <int> (width * sizeof(float)), failed = 0
-    names.bytes = Arena.__new__(Arena)
-    names.sizes = Arena.__new__(Arena)
     try:
         statement = connection.cached(sql)
         try:
@@ -83,7 +85,7 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
             with nogil:
                 rc = sqlite3_step(stmt)
                 while rc == SQLITE_ROW:
-                    name = sqlite3_column_text(stmt, 0)
+                    name = <const char*> sqlite3_column_text(stmt, 0)
                     size = sqlite3_column_bytes(stmt, 0)
                     blob = sqlite3_column_blob(stmt, 1)
                     blob_size = sqlite3_column_bytes(stmt, 1)
@@ -96,7 +98,10 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
                     if rows == capacity:
                         failed = 3
                         break
-                    if names.bytes.append(name, size) < 0 or names.sizes.append(&size, sizeof(int)) < 0:
+                    if not valid_utf8(name, size):
+                        failed = 4
+                        break
+                    if names.append(name, size) < 0:
                         failed = 2
                         break
                     memcpy(target, blob, wanted)
@@ -109,42 +114,69 @@ def read_vectors(Connection connection not None, str sql not None, parameters,
                 raise MemoryError()
             if failed == 3:
                 raise ColumnError(f"more than {capacity} rows for a matrix of {capacity}")
+            if failed == 4:
+                raise CorruptRowError(f"the id {(<char*> name)[:size]!r} of a node is not UTF-8")
             handle.check(rc, "read embeddings", sql)
         finally:
             statement.rewind()
     finally:
         handle.leave()
-    names.count = rows
     return names
 
 
 @cython.final
 cdef class Names:
-    """Ids as bytes, made into ``str`` when asked for: it needs the GIL, reading them did not."""
+    """Texts as UTF-8, which become ``str`` when asked for: that takes the GIL, and reading them did not."""
     cdef Arena bytes
-    cdef Arena sizes
-    cdef readonly Py_ssize_t count
+    cdef Arena ends         # int64: 0, and where each text ends
+    cdef list made
+
+    def __cinit__(self):
+        cdef int64_t zero = 0
+        self.bytes = Arena.__new__(Arena)
+        self.ends = Arena.__new__(Arena)
+        if self.ends.append(&zero, sizeof(int64_t)) < 0:
+            raise MemoryError()
 
     def __len__(self):
-        return self.count
+        return self.ends.size // <Py_ssize_t> sizeof(int64_t) - 1
+
+    cdef int append(self, const char* text, Py_ssize_t size) noexcept nogil:
+        """Add a text, which must be UTF-8; 0, or -1 without memory."""
+        cdef int64_t end = self.bytes.size + size
+        if self.bytes.append(text, size) < 0:
+            return -1
+        return self.ends.append(&end, sizeof(int64_t))
+
+    def extend(self, Names other not None):
+        """Add all texts of another one."""
+        cdef int64_t start = self.bytes.size, end
+        cdef Py_ssize_t row, count = len(other)
+        # Room first: the other one may be this one.
+        if self.bytes.reserve(self.bytes.size + other.bytes.size) < 0 \
+                or self.ends.reserve(self.ends.size + other.ends.size) < 0:
+            raise MemoryError()
+        self.bytes.append(other.bytes.data, other.bytes.size)
+        for row in range(1, count + 1):
+            end = start + (<const int64_t*> other.ends.data)[row]
+            self.ends.append(&end, sizeof(int64_t))
+        self.made = None
 
     def to_list(self):
-        """The ids as a list of ``str``.
+        """The texts as a list of ``str``, which is made once."""
+        cdef const int64_t* ends = <const int64_t*> self.ends.data
+        cdef Py_ssize_t row, count = len(self)
+        cdef list made
+        if self.made is None:
+            made = [None] * count
+            for row in range(count):
+                made[row] = PyUnicode_DecodeUTF8(self.bytes.data + ends[row], ends[row + 1] - ends[row], "strict")
+            self.made = made
+        return self.made
 
-        Raises:
-            CorruptRowError: one is not UTF-8.
-        """
-        cdef Py_ssize_t row, start = 0
-        cdef const int* sizes = <const int*> self.sizes.data
-        cdef list ids = [None] * self.count
-        for row in range(self.count):
-            try:
-                ids[row] = PyUnicode_DecodeUTF8(self.bytes.data + start, sizes[row], "strict")
-            except UnicodeDecodeError as error:
-                raise CorruptRowError(f"the id {self.bytes.data[start:start + sizes[row]]!r} is text that "
-                                      f"is not UTF-8") from error
-            start += sizes[row]
-        return ids
+    def buffers(self):
+        """A copy of the bytes (uint8), and (n + 1,) int64 where each begins and the last ends, as Arrow has it."""
+        return self.bytes.array(numpy.uint8).copy(), self.ends.array(numpy.int64).copy()
 
 
 cdef inline double dot(const float* a, const double* b, Py_ssize_t width) noexcept nogil:

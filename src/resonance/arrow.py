@@ -43,11 +43,12 @@ def read_table(connection: _core.Connection, table: str, chosen: Filter, width: 
 
 
 def matrix_table(matrix: EmbeddingMatrix) -> pyarrow.Table:
-    """``id`` and ``embedding``; the vectors are not copied."""
+    """``id`` (large_string) and ``embedding``; the vectors are not copied."""
     arrow = require_pyarrow()
     flat = arrow.array(matrix.vectors.reshape(-1))
     vectors = arrow.FixedSizeListArray.from_arrays(flat, matrix.vectors.shape[1])
-    return arrow.table({"id": arrow.array(matrix.ids, arrow.string()), "embedding": vectors})
+    ids = _array(arrow, "t", 0, *matrix.names.buffers(), np.ones(len(matrix), np.bool_))
+    return arrow.table({"id": ids, "embedding": vectors})
 
 
 def _array(

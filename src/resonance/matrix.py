@@ -21,7 +21,7 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
         width = spaces.width(first)
         bounds = rowids(first)
         if width < 0 or bounds is None:
-            return EmbeddingMatrix([], np.empty((0, max(width, 0)), dtype=np.float32))
+            return EmbeddingMatrix(_core.Names(), np.empty((0, max(width, 0)), dtype=np.float32))
         low, high = bounds
         span = high - low
         if where != "1" or span > _rows_at_most(first):
@@ -30,28 +30,28 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
             count = int(first.execute(f"SELECT count(*) FROM nodes WHERE {where}", values)[0][0])
             out = np.empty((count, width), dtype=np.float32)
             names = _core.read_vectors(first, f"SELECT id, embedding FROM nodes WHERE {where}", values, out)
-            return EmbeddingMatrix(names.to_list(), out)
+            return EmbeddingMatrix(names, out)
         out = np.empty((span, width), dtype=np.float32)
         useful = readers(connections, span)
         if useful == 1:
             names = _read_range(first, low, high, out)
-            return EmbeddingMatrix(names.to_list(), out[: len(names)])
+            return EmbeddingMatrix(names, out[: len(names)])
         return _read_side_by_side(connections[:useful], low, out)
 
 
 def _read_side_by_side(connections: list[_core.Connection], low: int, out: FloatArray) -> EmbeddingMatrix:
     """Rowids from ``low`` on, as many as ``out`` has room for."""
-    ids: list[str] = []
+    found = _core.Names()
 
     def read(connection: _core.Connection, start: int, stop: int) -> _core.Names:
         return _read_range(connection, start, stop, out[start - low : stop - low])
 
     for start, names in piece_by_piece(connections, low, low + len(out), read):
         # Close the gap that nodes without a vector left at the end of a piece.
-        if start - low != len(ids):
-            out[len(ids) : len(ids) + len(names)] = out[start - low : start - low + len(names)]
-        ids += names.to_list()
-    return EmbeddingMatrix(ids, out[: len(ids)])
+        if start - low != len(found):
+            out[len(found) : len(found) + len(names)] = out[start - low : start - low + len(names)]
+        found.extend(names)
+    return EmbeddingMatrix(found, out[: len(found)])
 
 
 def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
@@ -71,7 +71,7 @@ def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
                 return
             out = np.empty((found[2], width), dtype=np.float32)
             names = _read_range(connection, found[0], found[1] + 1, out)
-        yield EmbeddingMatrix(names.to_list(), out)
+        yield EmbeddingMatrix(names, out)
         last = found[1]
 
 

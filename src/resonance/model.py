@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -202,18 +202,32 @@ class Hits(list[Hit]):
     reranked: bool = False
 
 
+class Texts(Protocol):
+    """Texts as they came from the database, of which no ``str`` has been made yet."""
+
+    def to_list(self) -> list[str]: ...
+    def buffers(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingMatrix:
     """Ids and their vectors, row by row; ``ids, vectors = matrix`` unpacks it.
 
-    ``vectors`` has shape (n, d), dtype float32, C-contiguous; every row has unit norm.
+    Attributes:
+        names: the ids as UTF-8, from which :attr:`ids` are made and which :meth:`to_arrow` hands over.
+        vectors: (n, d) float32, C-contiguous; every row has unit norm.
     """
 
-    ids: list[str]
+    names: Texts
     vectors: FloatArray
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids: a list that is made when first asked for, and the same one from then on."""
+        return self.names.to_list()
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.vectors)
 
     def __iter__(self) -> Iterator[Any]:
         yield self.ids

@@ -133,7 +133,10 @@ BODIES = {
     edges.write(connection, 0, 10)
     edges.write(connection, 10, 20, poured=True)
     edges.release()
-    read_vectors(connection, "SELECT id, embedding FROM nodes", (), np.empty((100, 50), "f4")).to_list()
+    names = read_vectors(connection, "SELECT id, embedding FROM nodes", (), np.empty((100, 50), "f4"))
+    kept = names.buffers()
+    names.extend(names)
+    assert names.to_list() == 2 * names.to_list()[: len(kept[1]) - 1]
     score_vectors(connection, "SELECT rowid, embedding FROM nodes", (), np.ones(50), 5)
 """,
     "columns that are wrong": """

@@ -114,6 +114,19 @@ def test_vectors_out(db):
     assert db.embeddings().vectors.any(), "it was the caller's own"
 
 
+def test_ids_beside_vectors(db):
+    """They are bytes until somebody wants them, and as many as there are rows."""
+    ids = [f"größe {i}" for i in range(20_000)]
+    db.insert_nodes(id=ids, embedding=[vector if i % 5 else None for i, vector in enumerate(unit(20_000, 3))])
+    matrix = db.embeddings()
+    data, ends = matrix.names.buffers()
+    assert len(matrix) == len(matrix.vectors) == len(ends) - 1 == 16_000
+    assert data[ends[7] : ends[8]].tobytes().decode() == matrix.ids[7]
+    assert set(matrix.ids) == {f"größe {i}" for i in range(20_000) if i % 5}
+    assert matrix.ids is matrix.ids
+    assert matrix.to_arrow()["id"].to_pylist() == matrix.ids
+
+
 def test_no_vectors_out(db):
     assert db.embeddings().ids == []
     assert db.embeddings().vectors.shape == (0, 0)
