@@ -215,6 +215,20 @@ def connect_scratch(path: str, page_size: int) -> Connection:
     return connection
 
 
+def connect_to_scratch(path: str | os.PathLike[str]) -> Connection:
+    """A scratch database that is complete, to copy from. In WAL it would have to be synced first."""
+    connection = Connection(os.fspath(path), create=False)
+    try:
+        for pragma in _SCRATCH:
+            # It would lock what is attached, too.
+            if pragma.name != "locking_mode":
+                _set(connection, pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def connect_migrated(
     path: str,
     gate: WriteGate,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from resonance._core import Connection
 from resonance.errors import CannotOpenError, RegenerateError
-from resonance.factory import LOCK_TIMEOUT, DatabaseFactory
+from resonance.factory import LOCK_TIMEOUT, connect_to_scratch
 from resonance.history import History
 from resonance.lock import WriteGate
 from resonance.session import Session
@@ -132,7 +132,7 @@ def require_sound(fresh: Connection) -> None:
 
 def put_in_place(session: Session, path: Path) -> None:
     """Copy the finished database at ``path`` over the live one, with the live one's records."""
-    with DatabaseFactory.connect(path, create=False) as source:
+    with connect_to_scratch(path) as source:
         source.execute("ATTACH ? AS live", (session.path,))
 
         def before(writer: Connection) -> None:

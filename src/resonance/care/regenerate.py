@@ -24,7 +24,7 @@ from resonance.care import stored
 from resonance.care.digest import digest
 from resonance.database import ResonanceDB
 from resonance.errors import BrakeError, CorruptDatabaseError, EmbedderError, RegenerateError
-from resonance.factory import PAGE_SIZE, DatabaseFactory
+from resonance.factory import PAGE_SIZE, connect_to_scratch
 from resonance.history import History
 from resonance.model import Space
 from resonance.rebuild import cannot_make, carry_records, require_sound, workshop
@@ -260,7 +260,7 @@ def _check(fresh: ResonanceDB, report: Regeneration) -> None:
 
 
 def _put_in_place(live: ResonanceDB, fresh_path: Path, report: Regeneration) -> None:
-    with DatabaseFactory.connect(fresh_path, create=False) as source:
+    with connect_to_scratch(fresh_path) as source:
         source.execute("ATTACH ? AS live", (live.path,))
 
         def before(writer: Connection) -> None:
