@@ -225,10 +225,14 @@ cdef class Connection:
         finally:
             handle.leave()
 
-    def backup_to(self, Connection target not None):
+    def backup_to(self, Connection target not None, agree=None):
         """Copy this whole database over ``target``'s, as one transaction there; returns pages copied.
 
         Readers of the target keep their snapshot until it is done. https://sqlite.org/backup.html
+
+        Args:
+            agree: called without arguments before the last page is copied, and so before anything is
+                committed: if it raises, the target stays as it was.
         """
         cdef Handle source = self.entered("backup")
         cdef Handle sink
@@ -240,9 +244,18 @@ cdef class Connection:
                 backup = sqlite3_backup_init(sink.db, "main", source.db, "main")
                 if backup == NULL:
                     sink.fail(sqlite3_extended_errcode(sink.db), "backup", None)
-                with nogil:
-                    rc = sqlite3_backup_step(backup, -1)
-                    pages = sqlite3_backup_pagecount(backup)
+                try:
+                    with nogil:
+                        rc = sqlite3_backup_step(backup, 0)
+                        pages = sqlite3_backup_pagecount(backup)
+                        if rc == SQLITE_OK and pages > 1:
+                            rc = sqlite3_backup_step(backup, pages - 1)
+                    if rc == SQLITE_OK and agree is not None:
+                        agree()
+                    if rc == SQLITE_OK:
+                        with nogil:
+                            rc = sqlite3_backup_step(backup, -1)
+                finally:
                     sqlite3_backup_finish(backup)
                 if rc != SQLITE_DONE:
                     sink.fail(rc, "backup", None)

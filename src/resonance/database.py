@@ -18,7 +18,7 @@ from resonance.factory import PAGE_SIZE, page_size_for
 from resonance.history import History
 from resonance.model import Checkpoint, Edge, InsertReport, JSONObject, Node, Space, Text
 from resonance.questions import Questions
-from resonance.rebuild import put_in_place, require_sound, workshop
+from resonance.rebuild import put_in_place, workshop
 from resonance.search import text as fulltext
 from resonance.session import Session
 from resonance.watch import Version
@@ -344,14 +344,21 @@ class ResonanceDB(Questions, Spaces):
         with self._session.snapshot() as connection:
             return backup_connection(connection, os.fspath(dest))
 
-    def replace_with(self, source: _core.Connection, *, before: Callable[[_core.Connection], None]) -> None:
+    def replace_with(
+        self,
+        source: _core.Connection,
+        *,
+        before: Callable[[_core.Connection], None],
+        agree: Callable[[], object] | None = None,
+    ) -> None:
         """Put another database in the place of this one, in one step; readers keep what they read.
 
         Args:
             source: a connection to the other one, with pages of the same size. Nobody may write to it.
             before: called with this database's connection once nobody else can write any more.
+            agree: called when all is ready to be committed; if it raises, nothing has happened.
         """
-        self._session.replace_with(source, before)
+        self._session.replace_with(source, before, agree)
 
     @contextlib.contextmanager
     def rebuild(self) -> Iterator[ResonanceDB]:
@@ -370,8 +377,6 @@ class ResonanceDB(Questions, Spaces):
             with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
                 fresh._session.lasts = False
                 yield fresh
-                with fresh.snapshot() as connection:
-                    require_sound(connection)
             put_in_place(self._session, path)
 
     def vacuum(self) -> None:

@@ -13,7 +13,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from resonance._core import Connection
 from resonance.errors import CannotOpenError, RegenerateError
@@ -22,6 +24,7 @@ from resonance.history import History
 from resonance.lock import WriteGate
 from resonance.session import Session
 from resonance.spaces import OWED, TEXT
+from resonance.words import counted
 
 PREFIX = ".resonance-build-"
 _LOCK = "lock"
@@ -119,20 +122,51 @@ def carry_records(source: Connection) -> None:
         source.execute(_CARRY_VECTORS)
 
 
-def require_sound(fresh: Connection) -> None:
-    """Raise RegenerateError unless the new database may take the place of the live one."""
-    verdict = fresh.execute("PRAGMA quick_check(5)")
-    broken = fresh.execute("PRAGMA foreign_key_check")
-    if verdict != [("ok",)] or broken:
-        raise RegenerateError(
-            f"{fresh.path}: the new database is not sound ({verdict[0][0]}, {len(broken)} broken "
-            f"references); the one in use is as it was"
-        )
+class Inspection:
+    """Whether a new database may take the place of the live one: checked by a thread beside the copying."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(1)
+        self._found: Future[tuple[str, int]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.shutdown()
+
+    def begin(self) -> None:
+        """From now on nobody writes to it."""
+        self._found = self._pool.submit(self._inspect)
+
+    def _inspect(self) -> tuple[str, int]:
+        with connect_to_scratch(self._path) as fresh:
+            verdict = fresh.execute("PRAGMA quick_check(5)")[0][0]
+            return str(verdict), len(fresh.execute("PRAGMA foreign_key_check"))
+
+    def require_sound(self) -> None:
+        """Wait for the verdict.
+
+        Raises:
+            RegenerateError: it is not sound.
+        """
+        assert self._found is not None, "begin() comes first"
+        verdict, broken = self._found.result()
+        if verdict != "ok" or broken:
+            raise RegenerateError(
+                f"{self._path}: the new database is not sound ({verdict}, "
+                f"{counted(broken, 'broken reference')}); the one in use is as it was"
+            )
 
 
 def put_in_place(session: Session, path: Path) -> None:
-    """Copy the finished database at ``path`` over the live one, with the live one's records."""
-    with connect_to_scratch(path) as source:
+    """Copy the finished database at ``path`` over the live one, with the live one's records.
+
+    Raises:
+        RegenerateError: it did not pass its check.
+    """
+    with connect_to_scratch(path) as source, Inspection(path) as inspection:
         source.execute("ATTACH ? AS live", (session.path,))
 
         def before(writer: Connection) -> None:
@@ -142,5 +176,6 @@ def put_in_place(session: Session, path: Path) -> None:
             History(source).record("database", "*", "rebuild", None, None)
             source.execute("COMMIT")
             source.execute("DETACH live")
+            inspection.begin()
 
-        session.replace_with(source, before)
+        session.replace_with(source, before, inspection.require_sound)

@@ -377,14 +377,19 @@ class Session:
             finally:
                 self._writer.execute("ROLLBACK")
 
-    def replace_with(self, source: Connection, before: Callable[[Connection], None]) -> None:
+    def replace_with(
+        self,
+        source: Connection,
+        before: Callable[[Connection], None],
+        agree: Callable[[], object] | None = None,
+    ) -> None:
         """Copy ``source`` over this database in one step; see ``ResonanceDB.replace_with``."""
         with self.exclusively() as writer:
             before(writer)
             # With nobody else there each page is written once, as in a large load.
             left_wal = self._leave_wal()
             try:
-                source.backup_to(writer)
+                source.backup_to(writer, agree)
             finally:
                 if left_wal:
                     with self._after_commit():

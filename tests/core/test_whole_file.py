@@ -86,6 +86,27 @@ def test_copy_over_a_live_file_keeps_its_readers(wal, tmp_path):
         assert wal.execute("SELECT a FROM t") == [("new",)]
 
 
+@pytest.mark.parametrize("rows", [0, 10_000])
+def test_copy_that_somebody_has_to_agree_to(wal, tmp_path, rows):
+    seen = []
+    with Connection(tmp_path / "new.db") as new, Connection(wal.path) as reader:
+        new.execute("CREATE TABLE t (a)")
+        new.executemany("INSERT INTO t VALUES (?)", [(row,) for row in range(rows)])
+
+        def agree():
+            seen.append(reader.execute("SELECT a FROM t"))
+            if len(seen) == 1:
+                raise LookupError("no")
+
+        with pytest.raises(LookupError):
+            new.backup_to(wal, agree)
+        assert wal.execute("SELECT a FROM t") == [(1,)]
+        wal.execute("INSERT INTO t VALUES (2)")
+        assert new.backup_to(wal, agree) > 0
+        assert seen == [[(1,)], [(1,), (2,)]], "nothing was committed yet"
+        assert reader.execute("SELECT count(*) FROM t") == [(rows,)]
+
+
 def test_copy_refused(wal, tmp_path):
     with pytest.raises(errors.ReentrancyError):
         wal.backup_to(wal)

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from resonance import ResonanceDB
+from resonance.errors import RegenerateError
 from support import dump, integrity, start_python
 
 
@@ -54,6 +55,29 @@ def test_a_block_that_raises_changes_nothing_and_leaves_nothing_behind(filled, p
     assert sorted(path.parent.iterdir()) == files
 
 
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_one_that_is_not_sound_changes_nothing(filled, path, open_elsewhere):
+    other = ResonanceDB(path, readonly=True) if open_elsewhere else None
+    before = dump(filled)
+
+    def build():
+        with filled.rebuild() as fresh:
+            fresh.insert_nodes(id=["new"])
+            writer = fresh.get_raw_db()
+            writer.execute("PRAGMA foreign_keys = OFF")
+            writer.execute("INSERT INTO edges (source, target, type) VALUES ('new', 'nobody', 'CITES')")
+
+    with pytest.raises(RegenerateError, match=r"not sound .*1 broken reference\b"):
+        build()
+    assert dump(filled) == before
+    assert not list(path.parent.glob(".resonance-build-*"))
+    filled.insert_node({"id": "works"})
+    assert integrity(path) == [("ok",)]
+    if other is not None:
+        assert [node.id for node in other.get_nodes()] == ["old-1", "old-2", "works"]
+        other.close()
+
+
 def test_readers_keep_their_snapshot_and_see_one_or_the_other(filled):
     seen, stop = set(), threading.Event()
 
@@ -98,6 +122,7 @@ def test_a_kill_during_a_rebuild_leaves_one_or_the_other(filled, path):
     code = """
 import sys
 from resonance import ResonanceDB
+from resonance.errors import RegenerateError
 with ResonanceDB(sys.argv[1]) as db:
     for batch in range(1000):
         with db.rebuild() as fresh:

@@ -27,7 +27,7 @@ from resonance.errors import BrakeError, CorruptDatabaseError, EmbedderError, Re
 from resonance.factory import PAGE_SIZE, connect_to_scratch
 from resonance.history import History
 from resonance.model import Space
-from resonance.rebuild import cannot_make, carry_records, require_sound, workshop
+from resonance.rebuild import Inspection, cannot_make, carry_records, workshop
 from resonance.vault.brakes import bearable
 from resonance.vault.embed import NO_MODEL, CallableEmbedder, Embedder
 from resonance.vault.ingest import Progress, ingest
@@ -246,9 +246,7 @@ def _brake(live: ResonanceDB, fresh: ResonanceDB, settings: VaultSettings, repor
 
 
 def _check(fresh: ResonanceDB, report: Regeneration) -> None:
-    with fresh.snapshot() as connection:
-        require_sound(connection)
-        files = connection.execute("SELECT count(*) FROM files")[0][0]
+    files = fresh.query("SELECT count(*) FROM files")[0][0]
     if files != report.indexed:
         raise RegenerateError(
             f"{fresh.path}: the new database holds {files} of {report.indexed} notes; the one in use is as "
@@ -260,7 +258,7 @@ def _check(fresh: ResonanceDB, report: Regeneration) -> None:
 
 
 def _put_in_place(live: ResonanceDB, fresh_path: Path, report: Regeneration) -> None:
-    with connect_to_scratch(fresh_path) as source:
+    with connect_to_scratch(fresh_path) as source, Inspection(fresh_path) as inspection:
         source.execute("ATTACH ? AS live", (live.path,))
 
         def before(writer: Connection) -> None:
@@ -271,8 +269,9 @@ def _put_in_place(live: ResonanceDB, fresh_path: Path, report: Regeneration) -> 
                 report.notes += (saved[1],)
             _carry_over(source, report)
             source.execute("DETACH live")
+            inspection.begin()
 
-        live.replace_with(source, before=before)
+        live.replace_with(source, before=before, agree=inspection.require_sound)
 
 
 def _save_strays(source: Connection, writer: Connection, path: str) -> tuple[BackupReport, str] | None:
