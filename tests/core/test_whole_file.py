@@ -90,8 +90,9 @@ def test_copy_over_a_live_file_keeps_its_readers(wal, tmp_path):
 def test_copy_that_somebody_has_to_agree_to(wal, tmp_path, rows):
     seen = []
     with Connection(tmp_path / "new.db") as new, Connection(wal.path) as reader:
-        new.execute("CREATE TABLE t (a)")
+        new.executescript("BEGIN; CREATE TABLE t (a)")
         new.executemany("INSERT INTO t VALUES (?)", [(row,) for row in range(rows)])
+        new.execute("COMMIT")
 
         def agree():
             seen.append(reader.execute("SELECT a FROM t"))
