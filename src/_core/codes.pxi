@@ -39,7 +39,8 @@ cdef extern from *:
 kernels_choose(NULL)
 
 cdef enum:
-    BLOCK = 32768   # rows whose memory is asked for at once
+    BLOCK = 4 << 20 # bytes of codes whose memory is asked for at once
+    HUGE = 2 << 20  # bytes of a huge page
     AHEAD = 8       # rows whose memory is asked for before they are needed
     LABELS = 3      # columns a filter can ask for without a look at the database
 
@@ -60,7 +61,7 @@ def choose_kernel(name=None):
 
 @cython.final
 cdef class Block:
-    """Room for up to BLOCK rows. What is written is never changed, so it may be read while rows are added."""
+    """Room for some rows. What is written is never changed, so it may be read while rows are added."""
     cdef uint8_t* codes
     cdef float* scale
     cdef float* error
@@ -68,6 +69,7 @@ cdef class Block:
     cdef uint32_t* label[LABELS]
     cdef Py_ssize_t start    # position of the first row
     cdef Py_ssize_t count
+    cdef Py_ssize_t room
     cdef bint ascending      # in rowids
 
     def __cinit__(self):
@@ -81,120 +83,26 @@ cdef class Block:
         free(self.codes)
         PyMem_RawFree(self.scale)
 
-    cdef int make(self, size_t stride) noexcept nogil:
+    cdef int make(self, size_t stride, Py_ssize_t room) noexcept nogil:
         """0, or -1 without memory."""
-        cdef size_t size = BLOCK * stride
+        cdef size_t size = (room * stride + HUGE - 1) // HUGE * HUGE
         cdef void* memory = NULL
         cdef size_t each = 2 * sizeof(float) + sizeof(int64_t) + LABELS * sizeof(uint32_t)
         # Huge pages need their alignment; the scan then seldom waits for the page tables.
-        if posix_memalign(&memory, 1 << 21, size) != 0:
+        if posix_memalign(&memory, HUGE, size) != 0:
             return -1
         self.codes = <uint8_t*> memory
         resonance_huge_pages(memory, size)
-        memory = PyMem_RawMalloc(BLOCK * each)
+        memory = PyMem_RawMalloc(room * each)
         if memory == NULL:
             return -1
         self.scale = <float*> memory
-        self.error = self.scale + BLOCK
-        self.rowid = <int64_t*> (self.error + BLOCK)
-        self.label[0] = <uint32_t*> (self.rowid + BLOCK)
-        self.label[1] = self.label[0] + BLOCK
-        self.label[2] = self.label[1] + BLOCK
-        return 0
-
-
-@cython.final
-cdef class Texts:
-    """Texts by number, from 1 on in the order they came. One thread adds, any may look."""
-    cdef Arena bytes
-    cdef Arena ends          # Py_ssize_t: where each text ends in `bytes`
-    cdef uint32_t* slots     # numbers by the hash of their text; 0 where there is none
-    cdef size_t room         # slots, a power of two
-    cdef readonly uint32_t count
-    cdef PyThread_type_lock lock
-
-    def __cinit__(self):
-        self.bytes = Arena.__new__(Arena)
-        self.ends = Arena.__new__(Arena)
-        self.room = 64
-        self.slots = <uint32_t*> PyMem_RawCalloc(self.room, sizeof(uint32_t))
-        self.lock = PyThread_allocate_lock()
-        if self.slots == NULL or self.lock == NULL:
-            raise MemoryError()
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.slots)
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
-
-    cdef const char* text(self, uint32_t number, Py_ssize_t* size) noexcept nogil:
-        cdef const Py_ssize_t* ends = <const Py_ssize_t*> self.ends.data
-        cdef Py_ssize_t start = ends[number - 2] if number > 1 else 0
-        size[0] = ends[number - 1] - start
-        return self.bytes.data + start
-
-    cdef bint is_text(self, uint32_t number, const char* text, Py_ssize_t size) noexcept nogil:
-        cdef Py_ssize_t own_size
-        cdef const char* own = self.text(number, &own_size)
-        return own_size == size and (size == 0 or memcmp(own, text, size) == 0)
-
-    cdef size_t slot_of(self, const char* text, Py_ssize_t size) noexcept nogil:
-        """Where the number of a text is, or would be."""
-        cdef uint64_t hash = 14695981039346656037U  # FNV-1a
-        cdef Py_ssize_t i
-        cdef size_t slot
-        for i in range(size):
-            hash = (hash ^ <uint8_t> text[i]) * 1099511628211U
-        slot = hash & (self.room - 1)
-        while self.slots[slot] and not self.is_text(self.slots[slot], text, size):
-            slot = (slot + 1) & (self.room - 1)
-        return slot
-
-    cdef uint32_t find(self, const char* text, Py_ssize_t size) noexcept nogil:
-        """Its number, or 0."""
-        cdef uint32_t found
-        PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        found = self.slots[self.slot_of(text, size)]
-        PyThread_release_lock(self.lock)
-        return found
-
-    cdef uint32_t number(self, const char* text, Py_ssize_t size) noexcept nogil:
-        """Its number, a new one if need be; 0 without memory."""
-        cdef uint32_t found = self.slots[self.slot_of(text, size)]
-        if found:
-            return found
-        PyThread_acquire_lock(self.lock, WAIT_LOCK)
-        found = self.add(text, size)
-        PyThread_release_lock(self.lock)
-        return found
-
-    cdef uint32_t add(self, const char* text, Py_ssize_t size) noexcept nogil:
-        cdef Py_ssize_t end = self.bytes.size + size
-        if 2 * (self.count + 1) > self.room and self.grow() < 0:
-            return 0
-        if self.bytes.append(text, size) < 0:
-            return 0
-        if self.ends.append(&end, sizeof(Py_ssize_t)) < 0:
-            self.bytes.size -= size
-            return 0
-        self.count += 1
-        self.slots[self.slot_of(text, size)] = self.count
-        return self.count
-
-    cdef int grow(self) noexcept nogil:
-        cdef uint32_t* before = self.slots
-        cdef uint32_t* slots = <uint32_t*> PyMem_RawCalloc(2 * self.room, sizeof(uint32_t))
-        cdef uint32_t number
-        cdef Py_ssize_t size
-        cdef const char* text
-        if slots == NULL:
-            return -1
-        self.slots = slots
-        self.room *= 2
-        for number in range(1, self.count + 1):
-            text = self.text(number, &size)
-            slots[self.slot_of(text, size)] = number
-        PyMem_RawFree(before)
+        self.error = self.scale + room
+        self.rowid = <int64_t*> (self.error + room)
+        self.label[0] = <uint32_t*> (self.rowid + room)
+        self.label[1] = self.label[0] + room
+        self.label[2] = self.label[1] + room
+        self.room = room
         return 0
 
 
@@ -213,12 +121,14 @@ cdef class Codes:
     cdef readonly Py_ssize_t count
     cdef readonly float norm
     cdef size_t stride
+    cdef Py_ssize_t room     # rows of each block
 
     def __cinit__(self, Py_ssize_t width):
         if width < 1 or width > 65536:
             raise EmbeddingError(f"{width} dimensions; 1 to 65,536 can be searched", got=width)
         self.width = width
         self.stride = (width + 63) // 64 * 64
+        self.room = max(BLOCK // <Py_ssize_t> self.stride // TILE, 1) * TILE
         self.blocks = []
         self.count = 0
         self.norm = 1
@@ -228,17 +138,17 @@ cdef class Codes:
     def nbytes(self):
         """Bytes of memory that the rows take."""
         cdef size_t each = self.stride + 2 * sizeof(float) + sizeof(int64_t) + LABELS * sizeof(uint32_t)
-        return len(self.blocks) * BLOCK * each
+        return len(self.blocks) * self.room * each
 
     cdef Block open_block(self):
         cdef Block block
         if self.blocks:
             block = self.blocks[len(self.blocks) - 1]
-            if block.count < BLOCK:
+            if block.count < block.room:
                 return block
         block = Block.__new__(Block)
         block.start = self.count
-        if block.make(self.stride) < 0:
+        if block.make(self.stride, self.room) < 0:
             raise MemoryError()
         self.blocks.append(block)
         return block
@@ -276,7 +186,7 @@ cdef class Codes:
                 with nogil:
                     rc = sqlite3_step(stmt)
                     while rc == SQLITE_ROW:
-                        if block.count == BLOCK:
+                        if block.count == block.room:
                             with gil:
                                 block = self.open_block()
                         row = block.count
@@ -326,8 +236,36 @@ cdef class Codes:
             handle.leave()
         return self.count - before
 
-    def absorb(self, Codes other not None):
-        """Take over the rows of another one of the same width, which is empty afterwards."""
+    def absorb(self, list others not None):
+        """Take over the rows of others of the same width, which are empty afterwards; own rows may move.
+
+        Whole blocks are taken as they are. The rows of those that are not full come behind them, together.
+        """
+        cdef Codes other
+        cdef Block block
+        cdef list blocks = self.blocks, parts = []
+        for other in others:
+            if other.width != self.width:
+                raise EmbeddingError(f"codes of {other.width} dimensions to codes of {self.width}", got=other.width)
+            self.share_texts(other)
+            blocks = blocks + other.blocks
+            self.norm = max(self.norm, other.norm)
+            other.blocks = []
+            other.count = 0
+        self.blocks = []
+        self.count = 0
+        for block in blocks:
+            if block.count == block.room:
+                block.start = self.count
+                self.blocks.append(block)
+                self.count += block.count
+            else:
+                parts.append(block)
+        for block in parts:
+            self.add_rows(block)
+
+    cdef int share_texts(self, Codes other) except -1:
+        """Give the labels of another one's rows the numbers that their texts have here."""
         cdef Block block
         cdef Py_ssize_t row
         cdef int label
@@ -336,8 +274,6 @@ cdef class Codes:
         cdef Py_ssize_t size
         cdef const char* text
         cdef uint32_t[::1] numbers
-        if other.width != self.width:
-            raise EmbeddingError(f"codes of {other.width} dimensions to codes of {self.width}", got=other.width)
         for label in range(LABELS):
             here, there = self.texts[label], other.texts[label]
             numbers = numpy.zeros(there.count + 1, numpy.uint32)
@@ -349,14 +285,27 @@ cdef class Codes:
             for block in other.blocks:
                 for row in range(block.count):
                     block.label[label][row] = numbers[block.label[label][row]]
-        for block in other.blocks:
-            if block.count:
-                block.start = self.count
-                self.blocks.append(block)
-                self.count += block.count
-        self.norm = max(self.norm, other.norm)
-        other.blocks = []
-        other.count = 0
+        return 0
+
+    cdef int add_rows(self, Block rows) except -1:
+        cdef Block block
+        cdef Py_ssize_t start = 0, n
+        cdef int label
+        while start < rows.count:
+            block = self.open_block()
+            n = min(block.room - block.count, rows.count - start)
+            memcpy(block.codes + block.count * self.stride, rows.codes + start * self.stride, n * self.stride)
+            memcpy(block.scale + block.count, rows.scale + start, n * sizeof(float))
+            memcpy(block.error + block.count, rows.error + start, n * sizeof(float))
+            memcpy(block.rowid + block.count, rows.rowid + start, n * sizeof(int64_t))
+            for label in range(LABELS):
+                memcpy(block.label[label] + block.count, rows.label[label] + start, n * sizeof(uint32_t))
+            if not rows.ascending or (block.count and rows.rowid[start] < block.rowid[block.count - 1]):
+                block.ascending = False
+            block.count += n
+            self.count += n
+            start += n
+        return 0
 
     def rowids(self, const int64_t[::1] positions not None):
         """(n,) int64: the rowids at these positions."""
@@ -446,10 +395,10 @@ cdef class Codes:
         scan.prepare(self, queries, k, count, least, most)
         scan.dead = NULL if dead is None or dead.shape[0] == 0 else &dead[0]
         if positions is None:
-            scan.all_rows()
+            scan.look_through()
         elif positions.shape[0]:
             scan.some_rows(&positions[0], positions.shape[0])
-        scan.look_again()
+            scan.settle()
         return [scan.found(q) for q in range(number)]
 
 

@@ -8,11 +8,15 @@ cdef struct Found:
 
 # Rows times queries; some tens of milliseconds.
 cdef enum: ROWS_BETWEEN_SIGNAL_CHECKS = 8_000_000
+cdef enum:
+    FEW = 64       # rows more than were left the last time, before it pays to sweep
+    MUCH = 1000    # for so many rows it pays to guess first how good they must be
+    SAMPLE = 32    # one tile of so many, to guess by
 
 
 @cython.final
 cdef class Scan:
-    """One pass over codes for some queries: for each a heap of the k best lower bounds, and what may beat it."""
+    """One pass over codes for some queries: for each it keeps the rows that may be among the k best so far."""
     cdef Parts parts
     cdef Py_ssize_t number       # queries
     cdef Py_ssize_t width
@@ -24,10 +28,12 @@ cdef class Scan:
     cdef float* slack            # that its own codes cost, rounding included
     cdef int32_t* shift          # rows are stored plus 128
     cdef float* threshold        # a row below is not among the k best
-    cdef float* heaps            # the smallest of the k best lower bounds on top
-    cdef Py_ssize_t* sizes       # of the heaps
+    cdef float* guess            # where the threshold began, though no k rows had been seen yet
+    cdef float floor             # where it begins without a guess
+    cdef Py_ssize_t* crowded     # sweep out who cannot be among them any more beyond so many rows
     cdef void** kept             # for each query an Arena of Found: rows that passed
     cdef list arenas
+    cdef Arena lows              # lower bounds, while a sweep looks for the k-th of them
     cdef const uint8_t* dead
     cdef float most              # a row above is not looked for
     cdef float surely            # a row that may lie above cannot vouch for what is among the k best
@@ -38,12 +44,10 @@ cdef class Scan:
     def __cinit__(self):
         self.memory = NULL
         self.codes = NULL
-        self.heaps = NULL
         self.since_signals = 0
 
     def __dealloc__(self):
         free(self.codes)
-        PyMem_RawFree(self.heaps)
         PyMem_RawFree(self.memory)
 
     cdef int prepare(self, Codes rows, const double[:, ::1] queries, Py_ssize_t k, Py_ssize_t count, double least,
@@ -58,26 +62,28 @@ cdef class Scan:
             raise MemoryError()
         self.codes = <int8_t*> memory
         memset(self.codes, 0, padded * self.stride)
-        self.heaps = <float*> PyMem_RawMalloc(number * self.k * sizeof(float))
-        self.memory = PyMem_RawCalloc(number, sizeof(void*) + sizeof(Py_ssize_t) + 3 * sizeof(float)
+        self.memory = PyMem_RawCalloc(number, sizeof(void*) + sizeof(Py_ssize_t) + 4 * sizeof(float)
                                       + sizeof(int32_t) + self.width * sizeof(float))
-        if self.heaps == NULL or self.memory == NULL:
+        if self.memory == NULL:
             raise MemoryError()
         self.kept = <void**> self.memory
-        self.sizes = <Py_ssize_t*> (self.kept + number)
-        self.scale = <float*> (self.sizes + number)
+        self.crowded = <Py_ssize_t*> (self.kept + number)
+        self.scale = <float*> (self.crowded + number)
         self.slack = self.scale + number
         self.threshold = self.slack + number
-        self.shift = <int32_t*> (self.threshold + number)
+        self.guess = self.threshold + number
+        self.shift = <int32_t*> (self.guess + number)
         self.whole = <float*> (self.shift + number)
         self.most = <float> most + ROUNDING if most < INFINITY else INFINITY
         self.surely = <float> most - ROUNDING if most < INFINITY else INFINITY
         # Each of LANES float32 sums may be off by as many roundings as it has terms.
         self.rounding = rows.norm * (ROUNDING + 6e-8 * (self.width // LANES + 8))
+        self.floor = <float> (least - ROUNDING) if least > -INFINITY else -INFINITY
         self.arenas = [Arena.__new__(Arena) for q in range(number)]
+        self.lows = Arena.__new__(Arena)
         for q in range(number):
             self.kept[q] = <void*> self.arenas[q]
-            self.threshold[q] = <float> (least - ROUNDING) if least > -INFINITY else -INFINITY
+            self.begin(q, -INFINITY)
             self.encode(q, &queries[q, 0], rows.norm)
         return 0
 
@@ -103,20 +109,52 @@ cdef class Scan:
         self.slack[q] = <float> (norm * (sqrt(lost) * 1.000001 + ROUNDING))
         return 0
 
-    cdef int all_rows(self) except -1:
+    cdef void begin(self, Py_ssize_t q, float guess) noexcept nogil:
+        self.guess[q] = guess
+        self.threshold[q] = max(self.floor, guess)
+        self.crowded[q] = 2 * self.k + FEW
+        (<Arena> self.kept[q]).size = 0
+
+    cdef int look_through(self) except -1:
+        """All rows; those of the first thousands would all be kept, if nobody had guessed what will be too little."""
+        cdef Py_ssize_t q, k = self.k, rows = 0
         cdef const Part* part
-        cdef Py_ssize_t i, start, rows
+        if k >= MUCH and self.parts.count:
+            part = &self.parts.parts[self.parts.count - 1]
+            rows = part.start + part.count
+        if rows > max(8 * k, 4 * SAMPLE * TILE):
+            # A quarter more than its share, as it has to be right mostly; and if it is not, nothing is lost but time.
+            self.k = (k + k // 4) // SAMPLE + 16
+            for q in range(self.number):
+                self.crowded[q] = 2 * self.k + FEW
+            self.some_tiles(SAMPLE)
+            self.settle()
+            self.k = k
+            for q in range(self.number):
+                self.begin(q, self.threshold[q])
+        self.some_tiles(1)
+        if not self.settle():
+            for q in range(self.number):
+                self.begin(q, -INFINITY)
+            self.some_tiles(1)
+            self.settle()
+        return 0
+
+    cdef int some_tiles(self, Py_ssize_t every) except -1:
+        cdef const Part* part
+        cdef Py_ssize_t i, start = 0, rows
         cdef int failed = 0
         with nogil:
             for i in range(self.parts.count):
                 part = &self.parts.parts[i]
-                start = 0
+                # Where some are left out the next part goes on counting.
+                start = max(start - self.parts.parts[i - 1].count, 0) if i and every > 1 else 0
                 while start < part.count and not failed:
                     rows = min(<Py_ssize_t> TILE, part.count - start)
                     failed = self.tile(part.codes + start * self.stride, part.scale + start, part.error + start,
                                        NULL, part.start + start, rows)
-                    start += rows
-                if not failed and self.is_time_for_signals(part.count):
+                    start += every * TILE
+                if not failed and self.is_time_for_signals(part.count // every):
                     with gil:
                         PyErr_CheckSignals()
         if failed:
@@ -185,79 +223,113 @@ cdef class Scan:
             for each in range(q, q + together):
                 n = rows_that_pass(sums + (each - q) * TILE, scale, error, rows, self.scale[each],
                                    self.shift[each], self.slack[each], self.threshold[each], middle, passed)
-                if n and self.keep(each, n, passed, middle, error, positions, start) < 0:
+                if n and self.keep(each, n, passed, middle, codes, scale, error, positions, start) < 0:
                     return -1
             q += together
         return 0
 
-    cdef int keep(self, Py_ssize_t q, size_t n, const uint32_t* passed, const float* middle, const float* error,
-                  const int64_t* positions, Py_ssize_t start) noexcept nogil:
+    cdef int keep(self, Py_ssize_t q, size_t n, const uint32_t* passed, const float* middle, const uint8_t* codes,
+                  const float* scale, const float* error, const int64_t* positions, Py_ssize_t start) noexcept nogil:
+        """Of the rows that passed those that still do by the whole query, whose codes do not widen the bounds then.
+
+        Returns:
+            0, or -1 without memory.
+        """
         cdef Found row
-        cdef float reach
-        cdef size_t i
-        cdef float* heap = self.heaps + q * self.k
+        cdef float narrow, reach
+        cdef size_t i, at
         for i in range(n):
-            reach = error[passed[i]] + self.slack[q]
-            row.position = positions[passed[i]] if positions != NULL else <int64_t> (start + passed[i])
-            row.low = middle[passed[i]] - reach
-            row.high = middle[passed[i]] + reach
-            if row.high < self.threshold[q] or row.low > self.most \
-                    or (self.dead != NULL and self.dead[row.position]):
+            at = passed[i]
+            row.position = positions[at] if positions != NULL else <int64_t> (start + at)
+            if self.dead != NULL and self.dead[row.position]:
+                continue
+            narrow = <float> (precise_sum(codes + at * self.stride, self.whole + q * self.width, self.width) * scale[at])
+            reach = error[at] + self.rounding
+            row.low = max(middle[at] - error[at] - self.slack[q], narrow - reach)
+            row.high = min(middle[at] + error[at] + self.slack[q], narrow + reach)
+            if row.high < self.threshold[q] or row.low > self.most:
                 continue
             if (<Arena> self.kept[q]).append(&row, sizeof(Found)) < 0:
                 return -1
-            if row.high <= self.surely:
-                heap_offer(heap, &self.sizes[q], self.k, row.low)
-                if self.sizes[q] == self.k and heap[0] > self.threshold[q]:
-                    self.threshold[q] = heap[0]
+        if (<Arena> self.kept[q]).size > self.crowded[q] * <Py_ssize_t> sizeof(Found):
+            return -1 if self.sweep(q) < 0 else 0
         return 0
 
-    cdef int look_again(self) except -1:
-        """Bounds of what is left by the whole query, which its codes do not widen; fewer are left then."""
+    cdef int sweep(self, Py_ssize_t q) noexcept nogil:
+        """Raise the threshold to the k-th best lower bound, and drop the rows below.
+
+        Returns:
+            whether k rows are known that reach the guess; -1 without memory.
+        """
+        cdef Found* rows = <Found*> (<Arena> self.kept[q]).data
+        cdef Py_ssize_t count = (<Arena> self.kept[q]).size // <Py_ssize_t> sizeof(Found), i, n = 0
+        cdef float sure = -INFINITY
+        self.lows.size = 0
+        for i in range(count):
+            if rows[i].high <= self.surely and self.lows.append(&rows[i].low, sizeof(float)) < 0:
+                return -1
+        n = self.lows.size // <Py_ssize_t> sizeof(float)
+        if n >= self.k:
+            sure = kth_largest(<float*> self.lows.data, n, self.k)
+            self.threshold[q] = max(self.threshold[q], sure)
+        n = 0
+        for i in range(count):
+            if rows[i].high >= self.threshold[q]:
+                rows[n] = rows[i]
+                n += 1
+        (<Arena> self.kept[q]).size = n * sizeof(Found)
+        self.crowded[q] = 2 * n + FEW
+        return sure >= self.guess[q]
+
+    cdef bint settle(self) except -1:
+        """Leave what is above the thresholds now that they are final. False if a guess was too high."""
         cdef Py_ssize_t q
+        cdef int right = 1, each
         with nogil:
             for q in range(self.number):
-                self.narrow(q)
-        return 0
-
-    cdef void narrow(self, Py_ssize_t q) noexcept nogil:
-        cdef Found* rows = <Found*> (<Arena> self.kept[q]).data
-        cdef Found row
-        cdef const Part* part = NULL
-        cdef const Part* later = NULL
-        cdef Py_ssize_t i, n = 0, at, total = 0
-        cdef float middle, reach
-        self.sizes[q] = 0
-        for i in range((<Arena> self.kept[q]).size // <Py_ssize_t> sizeof(Found)):
-            if rows[i].high >= self.threshold[q]:
-                rows[total] = rows[i]
-                total += 1
-        for i in range(total):
-            row = rows[i]
-            if i + AHEAD < total:
-                later = self.parts.holding(rows[i + AHEAD].position, later)
-                ask_for(later, rows[i + AHEAD].position - later.start, self.stride)
-            part = self.parts.holding(row.position, part)
-            at = row.position - part.start
-            middle = <float> (precise_sum(part.codes + at * self.stride, self.whole + q * self.width, self.width)
-                              * part.scale[at])
-            reach = part.error[at] + self.rounding
-            row.low = max(row.low, middle - reach)
-            row.high = min(row.high, middle + reach)
-            if row.high <= self.surely:
-                heap_offer(self.heaps + q * self.k, &self.sizes[q], self.k, row.low)
-            rows[n] = row
-            n += 1
-        (<Arena> self.kept[q]).size = n * sizeof(Found)
-        if self.sizes[q] == self.k:
-            self.threshold[q] = max(self.threshold[q], self.heaps[q * self.k])
+                each = self.sweep(q)
+                if each < 0:
+                    with gil:
+                        raise MemoryError()
+                # A guess below the floor has kept nothing out.
+                if each == 0 and self.guess[q] > self.floor:
+                    right = 0
+        return right
 
     cdef tuple found(self, Py_ssize_t q):
-        """What is above the threshold now that it is final."""
         cdef Arena kept = self.arenas[q]
         rows = kept.array(numpy.dtype([("position", numpy.int64), ("low", numpy.float32), ("high", numpy.float32)]))
-        rows = rows[rows["high"] >= self.threshold[q]]
         return tuple(numpy.ascontiguousarray(rows[name]) for name in ("position", "low", "high"))
+
+
+cdef float kth_largest(float* values, Py_ssize_t count, Py_ssize_t k) noexcept nogil:
+    """The k-th largest of them, which change places."""
+    cdef Py_ssize_t low = 0, high = count - 1, i, j
+    cdef uint32_t chance = 1
+    cdef float pivot, value
+    while low < high:
+        # A place that no order of the values can foresee.
+        chance = chance * 1664525 + 1013904223
+        pivot = values[low + <Py_ssize_t> ((<uint64_t> chance * <uint64_t> (high - low + 1)) >> 32)]
+        i, j = low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                value = values[i]
+                values[i] = values[j]
+                values[j] = value
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            break
+    return values[k - 1]
 
 
 cdef inline void ask_for(const Part* part, Py_ssize_t row, size_t stride) noexcept nogil:

@@ -261,12 +261,7 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
     return *best.rows(), rows
 
 
-ctypedef fused real:
-    float
-    double
-
-
-cdef void heap_offer(real* heap, Py_ssize_t* size, Py_ssize_t k, real value) noexcept nogil:
+cdef void heap_offer(double* heap, Py_ssize_t* size, Py_ssize_t k, double value) noexcept nogil:
     """Keep the k largest values seen, the smallest of them first."""
     cdef Py_ssize_t at, child
     if size[0] < k:

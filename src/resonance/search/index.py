@@ -142,8 +142,7 @@ class VectorIndex:
                     useful, *bounds, lambda connection, *piece: _append(parts[connection], connection, *piece)
                 ):
                     pass
-                for part in parts.values():
-                    codes.absorb(part)
+                codes.absorb(list(parts.values()))
             self._view = View(now, codes, codes.count, None, self._passes)
 
     def discard(self) -> None:
