@@ -110,9 +110,11 @@ cdef enum:
 cdef class Distinct:
     """The distinct values of some columns, with text of its own; ``sort`` turns their numbers into ranks."""
     cdef Table table
+    cdef bint sorted
 
     def __cinit__(self):
         memset(&self.table, 0, sizeof(Table))
+        self.sorted = False
 
     def __dealloc__(self):
         cdef char* before
@@ -131,6 +133,7 @@ cdef class Distinct:
 
         Raises:
             InvalidIdError: a value is missing, empty, or holds a NUL.
+            ColumnError: a plan has been made of these values, which gives out no more numbers.
         """
         cdef CodedColumn column = CodedColumn.__new__(CodedColumn)
         cdef TextColumn chunk
@@ -140,6 +143,9 @@ cdef class Distinct:
         column.stride = 1
         column.distinct = self
         for chunk in chunks:
+            if self.sorted:
+                raise ColumnError(f"{name}: these values are sorted for a plan already; begin with a new Distinct",
+                                  column=name)
             check_ids(chunk, column.length)
             if column.length + chunk.length >= 0xFFFFFFFF:
                 raise ColumnError(f"{column.length + chunk.length} rows in one batch; give fewer than 2^32")
@@ -161,6 +167,7 @@ cdef class Distinct:
         cdef Py_ssize_t i
         if rank_of == NULL:
             raise MemoryError()
+        self.sorted = True
         PyMem_RawFree(self.table.slots)     # numbers are given out no more
         self.table.slots = NULL
         with nogil:

@@ -583,3 +583,15 @@ def test_a_statement_in_a_garbage_cycle_when_the_connection_closes(tmp_path):
     assert watcher() is None
     assert connection.closed
     assert open_files(tmp_path) == []
+
+
+def test_values_that_a_plan_has_sorted_number_no_more_columns():
+    def column(name, distinct):
+        return distinct.column(name, iter([_core.text_column(name, ["a", "b"])]))
+
+    ends, kinds = _core.Distinct(), _core.Distinct()
+    _core.EdgePlan(ends, kinds, [column("source", ends), column("target", ends), column("type", kinds)])
+    for distinct in (ends, kinds):
+        with pytest.raises(errors.ColumnError, match="late: these values are sorted") as raised:
+            column("late", distinct)
+        assert raised.value.column == "late"
