@@ -48,7 +48,7 @@ CHECKPOINT_FRAMES = 2000
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
 _SNAPSHOT_ATTEMPTS = 4
-_READER_CACHE_KIB = 8 << 10
+_READER_CACHE_KIB = 4 << 10
 """Of pages that each reader keeps: there may be many, and what is not among them the system has."""
 
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
