@@ -37,7 +37,7 @@ SCALES: dict[str, tuple[Case, ...]] = {
     "tiny": (Case("made", 1200, 16, _ALL, each_thread=20),),
     "small": (Case("made", 10_000, 384, _ALL, each_thread=100),),
     "medium": (
-        Case("made", 100_000, 384, _ALL, each_thread=200),
+        Case("made", 100_000, 384, _ALL, each_thread=1000),
         Case("real", 100_000, 256, _ALL),
     ),
     "large": (
