@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -101,11 +102,10 @@ def named(connection: _core.Connection, found: Scored, chosen: Ints, grouped: bo
     """
     ids, titles = found.names(connection, chosen)
     scores = found.scores[chosen]
-    make, whole = tuple.__new__, (None, None, None, (), None, None, None)
-    hits: list[Hit] = [
-        make(Hit, (node, score, title, *whole))
-        for node, score, title in zip(ids, scores.tolist(), titles, strict=True)
-    ]
+    # Thousands of them, so no Python runs for each.
+    whole = map(repeat, (None, None, None, (), None, None, None))
+    fields = zip(ids, scores.tolist(), titles, *whole, strict=False)
+    hits: list[Hit] = list(map(tuple.__new__, repeat(Hit), fields))
     if _has_files(connection):
         _place(connection, hits, grouped)
     order = np.argsort(-scores, kind="stable")
