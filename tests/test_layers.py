@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "resonance"
 ORDER = """
     errors model words
     _core
-    disk lock watch
+    disk garbage lock watch
     backup
     migrate
     factory

@@ -375,7 +375,7 @@ class ResonanceDB(Questions, Spaces):
         with workshop(Path(self._session.path)) as folder:
             path = folder / "fresh.db"
             with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
-                fresh._session.lasts = False
+                fresh.lasts = False
                 yield fresh
             put_in_place(self._session, path)
 
@@ -399,6 +399,15 @@ class ResonanceDB(Questions, Spaces):
     def is_alone(self) -> bool:
         """Whether nobody else can open it: in memory, or ``scratch``."""
         return self._session.is_alone
+
+    @property
+    def lasts(self) -> bool:
+        """Whether a scratch database is on the disk once it is closed; not so where it is only copied."""
+        return self._session.lasts
+
+    @lasts.setter
+    def lasts(self, wanted: bool) -> None:
+        self._session.lasts = wanted
 
     @property
     def last_hold(self) -> float:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from resonance.errors import (
     RegenerateError,
 )
 from resonance.model import Edge, Space
-from resonance.rebuild import PREFIX
+from resonance.rebuild import PREFIX, Inspection
+from resonance.search.text import unable
 from resonance.vault.ingest import ingest
 from resonance.vault.settings import load_settings
 from resonance.vault.tombstones import undo
@@ -323,6 +324,69 @@ def test_a_new_database_that_does_not_pass_its_check_is_not_put_in_place(
     with pytest.raises(RegenerateError, match="11 of 12 notes"):
         run(path, root)
     assert contents(path.parent) == before
+
+
+def test_nothing_is_put_in_place_before_the_check_has_ended(
+    path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on beside the digest; also where that fails first, its verdict is the one to hear."""
+    run(path, root)
+    before = contents(path.parent)
+    digested = threading.Event()
+
+    def digest_of(_: Connection) -> Any:
+        digested.set()
+        raise ZeroDivisionError
+
+    def inspect(_: Inspection) -> tuple[str, int]:
+        assert digested.wait(60)
+        return "ok", 1
+
+    monkeypatch.setattr(module, "digest_of", digest_of)
+    monkeypatch.setattr(Inspection, "_inspect", inspect)
+    with pytest.raises(RegenerateError, match="not sound"):
+        run(path, root)
+    assert contents(path.parent) == before
+
+
+def test_what_sped_up_the_filling_is_undone(path: Path, root: Path) -> None:
+    indexes = "SELECT name, sql FROM sqlite_schema WHERE type = 'index' ORDER BY name"
+    usual = [("automerge", 4), ("hashsize", 1 << 20)]
+    with ResonanceDB(":memory:") as db:
+        made = db.query(indexes)
+        ingest(db, load_settings(root, database=path, model="none"))
+        assert db.query(indexes) == made
+    report = run(path, root)
+    with ResonanceDB(path) as db:
+        assert db.query(indexes) == made
+        if unable() is None:
+            told = db.query("SELECT k, v FROM text_index_config WHERE k <> 'version' ORDER BY k")
+            assert told == usual
+            assert [hit.path for hit in db.search_text("Note 7", k=1)] == ["note 7.md"]
+        assert db.digest().root == report.digest
+
+
+def test_a_filling_that_fails_leaves_the_usual_behind(root: Path, path: Path) -> None:
+    indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'links'"
+    settings = load_settings(root, database=path, model="none")
+
+    def stop(at: str) -> Callable[[str, int, int], None]:
+        def progress(what: str, done: int, total: int) -> None:
+            if what == at and total:
+                raise ZeroDivisionError
+
+        return progress
+
+    for what in ("read", "link"):
+        with ResonanceDB(":memory:") as db:
+            made = db.query(indexes)
+            with pytest.raises(ZeroDivisionError):
+                ingest(db, settings, progress=stop(what))
+            assert db.query(indexes) == made
+            if unable() is None:
+                assert db.query("SELECT v FROM text_index_config WHERE k = 'automerge'") == [(4,)]
+            assert ingest(db, settings).files == 12
+            assert len(db.links()) == 24
 
 
 def test_an_embedder_that_fails_changes_nothing(path: Path, root: Path) -> None:

@@ -280,6 +280,63 @@ def test_the_algorithm_as_it_is_written_down(make_vault: Make) -> None:
     assert found.root == sha(f"resonance digest 1\n{graph}\n{sha('')}\n")
 
 
+def test_every_kind_of_row_as_it_is_written_down(make_vault: Make) -> None:
+    """Each leaf made from the rows themselves, with Python's JSON and Python's sorting alone."""
+    part = "words of it " * 60
+    headings = ('# A "b", c', "# d\\\\ e", "# é", "# x, y", "## z", "# tab\tin it")
+    files = FILES | {"long.md": "".join(f"{heading}\n\n{part}\n\n" for heading in headings)}
+    vault = make_vault(files | {"a b.md": "[[long]] [[twin|x]] [[Twin]]\n", 'q"uote.md': "[[a b]] #a\n"})
+    vault.ingest(embedder=hash_embedder())
+    db = vault.db
+    db.insert_semantic_edge("index", "long", "LIKES", 0.1, 1 / 3)
+    db.insert_semantic_edge("index", "a-b", "A", 1e30, 1.0, 'by "hand"')
+    db.insert_node({"id": "\U0010ffff\U0010ffff", "meta": {"b": [1.5, "é"], "a": None}, "date": "2020"})
+    db.insert_edge("\U0010ffff\U0010ffff", "index")
+    with db.transaction() as writer:
+        writer.execute('UPDATE sections SET heading = \'[ "\\u00e9","x" ]\' WHERE ordinal = 2')
+        writer.execute("UPDATE sections SET heading = 'no JSON' WHERE ordinal = 3")
+        writer.execute(
+            "INSERT INTO edges (source, target, type, veracity) VALUES ('long', 'index', 'N', NULL)"
+        )
+
+    def value(text: str | None) -> Any:
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:
+            return f"no JSON: {text}"
+
+    lines: dict[str, list[list[Any]]] = {}
+    of_files = {node for (node,) in db.query("SELECT node FROM files")}
+    for node, *columns, meta, date, summary in db.query(
+        "SELECT id, type, title, domain, layer, hash, meta, date, summary FROM nodes"
+    ):
+        if node in of_files and date not in (value(meta) or {}).values():
+            date = None
+        lines[node] = [["node", node, *columns, value(meta), date, summary]]
+    for node, *columns in db.query("SELECT node, path, hash, body_hash FROM files"):
+        lines[node].append(["file", *columns])
+    for edge in db.query("SELECT source, target, type, confidence, veracity, context_source FROM edges"):
+        lines[edge[0]].append(["edge", *edge])
+    for *link, candidates in db.query(
+        "SELECT source, kind, type, raw, name, fragment, span_start, span_end, state, target, mark, "
+        "candidates FROM links"
+    ):
+        lines[link[0]].append(["link", *link, value(candidates)])
+    for node, *columns, heading in db.query(
+        "SELECT node, document, ordinal, span_start, span_end, hash, text_hash, heading FROM sections"
+    ):
+        lines[node].append(["section", *columns, value(heading)])
+
+    def leaf(told: list[list[Any]]) -> str:
+        texts = [json.dumps(t, ensure_ascii=False, separators=(",", ":"), sort_keys=True) for t in told]
+        return hashlib.sha256(b"\0" + "".join(f"{text}\n" for text in sorted(texts)).encode()).hexdigest()
+
+    expected = {node: leaf(told) for node, told in sorted(lines.items())}
+    assert list(db.digest().leaves.items()) == list(expected.items())
+    kinds = {(line[0], line[-1] is None) for told in lines.values() for line in told}
+    assert {("link", False), ("link", True), ("section", False), ("edge", True), ("edge", False)} <= kinds
+
+
 ANOTHER = """
 import sys
 from resonance import ResonanceDB

@@ -26,11 +26,10 @@ else; it is left out, too.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import heapq
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any
@@ -42,35 +41,41 @@ from resonance.questions import Questions
 VERSION = 1
 
 _FIRST = itemgetter(0)
-
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+# A list of texts without escapes is canonical up to the spaces between them.
+_PLAIN_LIST = re.compile(r'\["[^"\\\x00-\x1f]*"(?:, ?"[^"\\\x00-\x1f]*")*\]')
 
 # SQLite writes texts and whole numbers as JSON the way Python does, and sooner; it does not write every
 # float so, nor the keys of objects in order: those values come beside the line, to be put at its end.
-_LINES = (
-    "SELECT id, json_array('node', id, type, title, domain, layer, hash, NULL, date, summary) "
-    "FROM nodes AS n WHERE meta IS NULL AND "
-    "NOT EXISTS (SELECT 1 FROM files AS f WHERE f.node = n.id) ORDER BY id",
-    "SELECT node, json_array('file', path, hash, body_hash) FROM files ORDER BY node",
-    "SELECT source, json_array('edge', source, target, type, 1.0, 1.0, context_source) FROM edges "
-    "WHERE confidence = 1 AND veracity = 1 ORDER BY source",
+_NODES = (
+    "SELECT n.id, CASE WHEN n.meta IS NULL AND f.path IS NULL THEN "
+    "json_array('node', n.id, n.type, n.title, n.domain, n.layer, n.hash, NULL, n.date, n.summary) END, "
+    "n.type, n.title, n.domain, n.layer, n.hash, n.meta, n.date, n.summary, f.path IS NOT NULL, "
+    "CASE WHEN f.path IS NOT NULL THEN json_array('file', f.path, f.hash, f.body_hash) END, "
+    "CASE WHEN s.id IS NOT NULL THEN json_array('section', s.document, s.ordinal, s.span_start, s.span_end, "
+    "s.hash, s.text_hash) END, s.heading "
+    "FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id LEFT JOIN sections AS s ON s.node = n.id "
+    "ORDER BY n.id"
 )
-_BEGINNINGS = (
-    "SELECT source, json_array('link', source, kind, type, raw, name, fragment, span_start, span_end, state, "
-    "target, mark), candidates FROM links ORDER BY source",
-    "SELECT node, json_array('section', document, ordinal, span_start, span_end, hash, text_hash), heading "
-    "FROM sections ORDER BY node",
+# No line holds a newline, which is what stands between them here.
+_EDGES = (
+    "SELECT source, group_concat(json_array("
+    "'edge', source, target, type, 1.0, 1.0, context_source), char(10)) FROM edges "
+    "WHERE confidence = 1 AND veracity = 1 GROUP BY source ORDER BY source"
 )
 _OTHER_EDGES = (
     "SELECT source, target, type, confidence, veracity, context_source FROM edges "
     "WHERE (confidence = 1 AND veracity = 1) IS NOT TRUE ORDER BY source"
 )
-_OTHER_NODES = (
-    "SELECT n.id, n.type, n.title, n.domain, n.layer, n.hash, n.meta, n.date, n.summary, f.path IS NOT NULL "
-    "FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id "
-    "WHERE n.meta IS NOT NULL OR f.path IS NOT NULL ORDER BY n.id"
+_LINK = (
+    "json_array('link', source, kind, type, raw, name, fragment, span_start, span_end, state, target, mark"
 )
-_DOCUMENTS = "SELECT node, path FROM files"
+_LINKS = (
+    f"SELECT source, group_concat({_LINK}, NULL), char(10)) FROM links "
+    "WHERE candidates IS NULL GROUP BY source ORDER BY source"
+)
+_OTHER_LINKS = f"SELECT source, {_LINK}), candidates FROM links WHERE candidates IS NOT NULL ORDER BY source"
+_DOCUMENTS = "SELECT f.node, f.path FROM files AS f JOIN nodes AS n ON n.id = f.node"
 _VECTORS = (
     "SELECT id, text, CASE WHEN text IS NULL THEN embedding END FROM (SELECT n.id, n.embedding, "
     "coalesce(f.body_hash, s.text_hash) AS text FROM nodes AS n LEFT JOIN files AS f ON f.node = n.id "
@@ -86,18 +91,18 @@ def digest(db: Questions) -> Digest:
         CorruptRowError: a row holds text that is no UTF-8.
     """
     with db.snapshot() as connection:
-        leaves = {
-            node_id: _leaf(itertools.chain.from_iterable(lines for _, lines in found))
-            for node_id, found in itertools.groupby(_lines(connection), key=_FIRST)
-        }
-        space = connection.execute(_SPACE)
-        vectors = [
-            _leaf(
-                [_line("vector", node_id, list(space[0]) if space else None, text or f"bytes:{_hash(blob)}")]
-            )
-            for node_id, text, blob in connection.prepare(_VECTORS)
-        ]
-        documents = {path: leaves[node] for node, path in connection.prepare(_DOCUMENTS)}
+        return digest_of(connection)
+
+
+def digest_of(connection: Connection) -> Digest:
+    """As :func:`digest`, of what a connection sees; nobody may write meanwhile."""
+    leaves = dict(_leaves(connection))
+    space = connection.execute(_SPACE)
+    vectors = [
+        _leaf([_line("vector", node_id, list(space[0]) if space else None, text or f"bytes:{_hash(blob)}")])
+        for node_id, text, blob in connection.prepare(_VECTORS)
+    ]
+    documents = {path: leaves[node] for node, path in connection.prepare(_DOCUMENTS)}
     graph, of_vectors = merkle_root(leaves.values()), merkle_root(vectors)
     root = _hash(f"resonance digest {VERSION}\n{graph}\n{of_vectors}\n".encode())
     return Digest(root, graph, of_vectors, leaves, documents, VERSION)
@@ -114,24 +119,59 @@ def merkle_root(leaves: Iterable[str]) -> str:
     return level[0].hex()
 
 
-def _lines(connection: Connection) -> Iterator[tuple[str, list[str]]]:
-    """Every node's lines of one table after the other, in the order of ids."""
-    tables: list[Iterable[tuple[str, str]]] = [connection.prepare(sql) for sql in _LINES]
-    tables += [_ended(connection.prepare(sql)) for sql in _BEGINNINGS]
-    tables.append((row[0], _line("edge", *row)) for row in connection.prepare(_OTHER_EDGES))
-    tables.append((row[0], _node(*row)) for row in connection.prepare(_OTHER_NODES))
-    return heapq.merge(*map(_by_node, tables), key=_FIRST)
+def _leaves(connection: Connection) -> Iterator[tuple[str, str]]:
+    """Every node's id and leaf, in the order of ids."""
+    edges = _Beside(connection, _EDGES, _OTHER_EDGES)
+    links = _Beside(connection, _LINKS, _OTHER_LINKS)
+    for node_id, node, *columns, file, section, heading in connection.prepare(_NODES):
+        # Lines of one table sort together, and the tables in the order in which they stand here.
+        lines = edges.of(node_id) if edges.at is not None and edges.at <= node_id else []
+        if file is not None:
+            lines.append(file)
+        if links.at is not None and links.at <= node_id:
+            lines += links.of(node_id)
+        lines.append(_node(node_id, *columns) if node is None else node)
+        if section is not None:
+            lines.append(_ended(section, heading))
+        lines.append("")
+        yield node_id, _hash(b"\0" + "\n".join(lines).encode())
 
 
-def _by_node(rows: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    for node_id, found in itertools.groupby(rows, key=_FIRST):
-        yield node_id, [line for _, line in found]
+class _Beside:
+    """Lines that belong to nodes, asked for in the order of ids: those that SQLite makes, and the others.
 
+    Attributes:
+        at: the first node that there are lines of, among those not asked for; None behind the last one.
+    """
 
-def _ended(rows: Iterable[tuple[str, str, str | None]]) -> Iterator[tuple[str, str]]:
-    """Lines of which the last value, a list as JSON, is still to be added."""
-    for node_id, line, last in rows:
-        yield node_id, f"{line[:-1]},{'null' if last is None else _canonical(last)}]"
+    def __init__(self, connection: Connection, whole: str, others: str) -> None:
+        self._wholes = iter(connection.prepare(whole))
+        self._others = itertools.groupby(connection.prepare(others), key=_FIRST)
+        self._whole, self._other = next(self._wholes, None), next(self._others, None)
+        self.at = self._first()
+
+    def of(self, node_id: str) -> list[str]:
+        """The lines of a node, sorted."""
+        lines: list[str] = []
+        while (whole := self._whole) is not None and whole[0] <= node_id:
+            if whole[0] == node_id:
+                lines = whole[1].split("\n")
+            self._whole = next(self._wholes, None)
+        while (other := self._other) is not None and other[0] <= node_id:
+            if other[0] == node_id:
+                lines += [_other(*row) for row in other[1]]
+            self._other = next(self._others, None)
+        self.at = self._first()
+        # Code points sort as their UTF-8 does.
+        lines.sort()
+        return lines
+
+    def _first(self) -> str | None:
+        whole, other = self._whole, self._other
+        if whole is None or other is None:
+            row = whole or other
+            return None if row is None else str(row[0])
+        return str(min(whole[0], other[0]))
 
 
 def _node(node_id: str, *values: Any) -> str:
@@ -151,8 +191,19 @@ def told_by(meta: Any, stored: str | None, *keys: str) -> str | None:
     return stored if any(" ".join(str(value).split()) == stored for value in told) else None
 
 
-@functools.lru_cache(maxsize=1024)
+def _other(node_id: str, *values: Any) -> str:
+    """The line of a row of ``_OTHER_EDGES`` or ``_OTHER_LINKS``."""
+    return _ended(*values) if len(values) == 2 else _line("edge", node_id, *values)
+
+
+def _ended(line: str, last: str) -> str:
+    """A line of which the last value, a list as JSON, is still to be added."""
+    return f"{line[:-1]},{_canonical(last)}]"
+
+
 def _canonical(text: str) -> str:
+    if _PLAIN_LIST.fullmatch(text):
+        return text.replace('", "', '","')
     return _encode(_parsed(text))
 
 

@@ -21,10 +21,11 @@ import numpy as np
 from resonance._core import Connection
 from resonance.backup import BackupReport, backup_connection, backup_name
 from resonance.care import stored
-from resonance.care.digest import digest
+from resonance.care.digest import digest_of
 from resonance.database import ResonanceDB
 from resonance.errors import BrakeError, CorruptDatabaseError, EmbedderError, RegenerateError
 from resonance.factory import PAGE_SIZE, connect_to_scratch
+from resonance.garbage import seldom_sought
 from resonance.history import History
 from resonance.model import Space
 from resonance.rebuild import Inspection, cannot_make, carry_records, workshop
@@ -34,6 +35,8 @@ from resonance.vault.ingest import Progress, ingest
 from resonance.vault.report import IngestReport
 from resonance.vault.settings import DEFAULT_DATABASE, VaultSettings
 from resonance.words import counted, some
+
+_CACHE_KIB = 64 << 10
 
 # Nodes of the live database that no file, section, tag or page without a file accounts for.
 _STRAY_NODES = """
@@ -135,22 +138,26 @@ def regenerate(
         if path.exists():
             live = stack.enter_context(open_live(path))
         folder = stack.enter_context(workshop(path))
+        stack.enter_context(seldom_sought())
         fresh_path = folder / "fresh.db"
         with ResonanceDB(
             fresh_path, scratch=True, page_size=PAGE_SIZE if live is None else live.page_size
         ) as fresh:
+            fresh.lasts = False
+            # Nodes come by their paths, but links, words and hashes lead everywhere.
+            fresh.get_raw_db().execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             report = _build(fresh, settings, embedder, progress, None if reembed else live)
             if reembed and report.embedding is None:
                 raise EmbedderError(f"nothing was embedded, and nothing was changed: {report.embedding_note}")
             if live is not None and not yes:
                 _brake(live, fresh, settings, report)
-            _check(fresh, report)
-            report.digest = digest(fresh).root
         if progress is not None:
             progress("replace", 0, 0)
-        if live is None:
-            live = stack.enter_context(ResonanceDB(path))
-        _put_in_place(live, fresh_path, report)
+        with connect_to_scratch(fresh_path) as source:
+            report.digest = _check(source, report)
+            if live is None:
+                live = stack.enter_context(ResonanceDB(path))
+            _put_in_place(live, source, report)
     report.seconds = time.monotonic() - started
     return report
 
@@ -245,33 +252,38 @@ def _brake(live: ResonanceDB, fresh: ResonanceDB, settings: VaultSettings, repor
         )
 
 
-def _check(fresh: ResonanceDB, report: Regeneration) -> None:
-    files = fresh.query("SELECT count(*) FROM files")[0][0]
+def _check(source: Connection, report: Regeneration) -> str:
+    """The digest of the new database, which is checked meanwhile: SQLite needs no Python for that."""
+    files = source.execute("SELECT count(*) FROM files")[0][0]
     if files != report.indexed:
         raise RegenerateError(
-            f"{fresh.path}: the new database holds {files} of {report.indexed} notes; the one in use is as "
+            f"{source.path}: the new database holds {files} of {report.indexed} notes; the one in use is as "
             f"it was"
         )
+    with Inspection(Path(source.path)) as inspection:
+        inspection.begin()
+        try:
+            return digest_of(source).root
+        finally:
+            inspection.require_sound()
 
 
 # --- putting it in place ----------------------------------------------------------------------------
 
 
-def _put_in_place(live: ResonanceDB, fresh_path: Path, report: Regeneration) -> None:
-    with connect_to_scratch(fresh_path) as source, Inspection(fresh_path) as inspection:
-        source.execute("ATTACH ? AS live", (live.path,))
+def _put_in_place(live: ResonanceDB, source: Connection, report: Regeneration) -> None:
+    source.execute("ATTACH ? AS live", (live.path,))
 
-        def before(writer: Connection) -> None:
-            """Nobody else is writing now: what is carried over is the last there is."""
-            saved = _save_strays(source, writer, live.path)
-            if saved is not None:
-                report.backup = saved[0].path
-                report.notes += (saved[1],)
-            _carry_over(source, report)
-            source.execute("DETACH live")
-            inspection.begin()
+    def before(writer: Connection) -> None:
+        """Nobody else is writing now: what is carried over is the last there is."""
+        saved = _save_strays(source, writer, live.path)
+        if saved is not None:
+            report.backup = saved[0].path
+            report.notes += (saved[1],)
+        _carry_over(source, report)
+        source.execute("DETACH live")
 
-        live.replace_with(source, before=before, agree=inspection.require_sound)
+    live.replace_with(source, before=before)
 
 
 def _save_strays(source: Connection, writer: Connection, path: str) -> tuple[BackupReport, str] | None:

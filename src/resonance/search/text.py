@@ -30,6 +30,9 @@ _CREATE = f"""
 CREATE VIRTUAL TABLE text_index USING fts5(
     title, names, headings, body, content='', contentless_delete=1, tokenize="{tokens.TOKENIZER}")
 """
+# https://sqlite.org/fts5.html#special_insert_commands: bytes in memory, and parts of a level to merge.
+_USUAL = {"hashsize": 1 << 20, "automerge": 4}
+_FILLING = {"hashsize": 16 << 20, "automerge": 0}
 _RULES = "text.rules"
 _WEIGHTS = ", ".join(str(weight) for weight in WEIGHTS)
 # The rows to answer with: of nodes; or of documents, by what the whole document scores, with the best of
@@ -129,6 +132,17 @@ def write(writer: Connection, rows: Sequence[Text]) -> bool:
         [(first + number, row.title, row.names, row.headings, row.body) for number, row in enumerate(rows)],
     )
     return True
+
+
+def expect(writer: Connection, *, much: bool) -> None:
+    """Say that ``much`` is to be written to an index that nobody asks meanwhile, or that this is over.
+
+    What is gathered in memory then goes into it in large parts, which are merged later, with what is
+    written then; unless they become very many before.
+    """
+    if ensure(writer):
+        options = _FILLING if much else _USUAL
+        writer.executemany("INSERT INTO text_index (text_index, rank) VALUES (?, ?)", list(options.items()))
 
 
 def prepared(rows: Iterable[Text]) -> list[Text]:

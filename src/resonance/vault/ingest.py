@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, get_args
 
 from resonance import rebuild
 from resonance.errors import BrakeError, ContentError
+from resonance.garbage import seldom_sought
 from resonance.model import LinkState, Problem
 from resonance.search import text as fulltext
 from resonance.vault import brakes, ledger, tombstones
@@ -119,7 +120,10 @@ class Keeper:
         version, writes = self.db.version(), self.db.writes_here
         picture = self._picture if only is not None and self._version == version else None
         self._picture = None
-        with Root(self.settings.root, max_file_bytes=self.settings.max_file_bytes) as root:
+        with (
+            seldom_sought(),
+            Root(self.settings.root, max_file_bytes=self.settings.max_file_bytes) as root,
+        ):
             vectors = Vectors(self.db, self.settings, self.embedder, reuse_from, replace=yes)
             run = _Run(self.db, self.settings, root, vectors, progress or _silent, picture)
             run.look(None if only is None else outermost(only))
@@ -314,7 +318,9 @@ class _Run:
         if self._steady() and self.picture.totals is not None:
             self.around = tally_around(self.db, self._documents())
         tasks = [self._task(file) for file in self.candidates]
-        with contextlib.closing(read_all(self.reader, tasks)) as outcomes:
+        if not tasks:
+            return
+        with self.store.filling(), contextlib.closing(read_all(self.reader, tasks)) as outcomes:
             for batch in self.pace.batches(self.candidates, _weight):
                 self._write(list(itertools.islice(outcomes, len(batch))))
                 self.touched.update(file.path for file in batch)

@@ -6,10 +6,11 @@ between the same nodes is never touched.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resonance.vault.dialect import Dialect
@@ -128,12 +129,44 @@ def _texts(told: Any) -> tuple[str, ...]:
     return tuple(str(item) for item in value)
 
 
-def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Document]) -> None:
-    """Replace the ledger and the edges of some documents, in one transaction."""
+@contextlib.contextmanager
+def filling(db: ResonanceDB) -> Iterator[bool]:
+    """Round the writing of many documents: whether nothing has been written so far, and nobody looks on.
+
+    Then the indexes of the ledger are made at the end, which is sooner done than placing each row.
+    """
+    if not db.is_alone or db.query("SELECT 1 FROM links LIMIT 1"):
+        yield False
+        return
+    indexes = db.query(
+        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'links' AND sql IS NOT NULL"
+    )
+    with db.transaction() as connection:
+        for name, _ in indexes:
+            connection.execute(f"DROP INDEX {name}")
+    try:
+        yield True
+    finally:
+        with db.transaction() as connection:
+            for _, sql in indexes:
+                connection.execute(sql)
+
+
+def write_documents(
+    db: ResonanceDB, resolver: Resolver, documents: Sequence[Document], *, first: bool = False
+) -> None:
+    """Replace the ledger and the edges of some documents, in one transaction.
+
+    Args:
+        first: no document has any so far.
+    """
     rows: list[tuple[Any, ...]] = []
+    wanted: dict[tuple[str, str, str], str] = {}
     for document in documents:
         for link in document.links:
             resolution = resolver.resolve(document.path, link)
+            if resolution.target is not None and resolution.target != document.node:
+                wanted[document.node, resolution.target, link.type] = document.path
             rows.append(
                 (
                     document.node,
@@ -150,16 +183,17 @@ def write_documents(db: ResonanceDB, resolver: Resolver, documents: Sequence[Doc
     nodes = [document.node for document in documents]
     with db.transaction() as connection:
         make_targets(db, {row[_TARGET] for row in rows})
-        connection.execute(
-            "DELETE FROM links WHERE kind <> ? AND source IN (SELECT value FROM json_each(?))",
-            (_FOREIGN_KIND, json.dumps(nodes)),
-        )
+        if not first:
+            connection.execute(
+                f"DELETE FROM links WHERE kind <> ? AND source IN {_CHOSEN}",
+                (_FOREIGN_KIND, json.dumps(nodes)),
+            )
         connection.executemany(_INSERT, rows)
         connection.executemany(
             "UPDATE files SET hash = ? WHERE path = ?",
             [(document.hash, document.path) for document in documents],
         )
-        _follow(db, nodes)
+        _follow(db, nodes, wanted)
 
 
 def changed_resolutions(
@@ -193,7 +227,7 @@ def write_resolutions(db: ResonanceDB, changed: Mapping[str, Sequence[tuple[str 
             "UPDATE links SET state = ?, target = ?, candidates = ?, mark = ? WHERE id = ?",
             [row for rows in changed.values() for row in rows],
         )
-        _follow(db, list(changed))
+        _follow(db, list(changed), _edges_of(db, list(changed)))
 
 
 def led_to(db: ResonanceDB, documents: Collection[str]) -> set[str]:
@@ -247,19 +281,22 @@ def make_targets(db: ResonanceDB, targets: Iterable[str | None]) -> None:
         db.insert_nodes(id=new, type=kinds, title=titles, domain="knowledge", layer=kinds)
 
 
-def _follow(db: ResonanceDB, sources: Sequence[str]) -> None:
-    """Make the edges of some documents what their ledger says."""
-    chosen = json.dumps(sources)
-    wanted = {
+def _edges_of(db: ResonanceDB, sources: Sequence[str]) -> dict[tuple[str, str, str], str]:
+    """The edges that follow from the ledger of some documents, each with the path of its document."""
+    return {
         (source, target, type_): path
         for source, target, type_, path in db.query(
             "SELECT DISTINCT l.source, l.target, l.type, f.path FROM links AS l "
-            "JOIN files AS f ON f.node = l.source "
-            "WHERE l.source IN (SELECT value FROM json_each(?)) "
+            f"JOIN files AS f ON f.node = l.source WHERE l.source IN {_CHOSEN} "
             "AND l.state = 'resolved' AND l.target <> l.source AND l.kind <> ?",
-            (chosen, _FOREIGN_KIND),
+            (json.dumps(sources), _FOREIGN_KIND),
         )
     }
+
+
+def _follow(db: ResonanceDB, sources: Sequence[str], wanted: Mapping[tuple[str, str, str], str]) -> None:
+    """Make the edges of some documents what their ledger says: ``wanted``."""
+    chosen = json.dumps(sources)
     there = db.query(
         "SELECT e.source, e.target, e.type, e.context_source IS f.path FROM edges AS e "
         "JOIN files AS f ON f.node = e.source WHERE e.source IN (SELECT value FROM json_each(?))",

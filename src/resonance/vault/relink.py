@@ -24,11 +24,12 @@ def relink(
     """Write the links of some notes, and with ``every`` resolve those of all others again."""
     pace = Pace(db)
     done = 0
-    for batch in pace.batches(documents, lambda document: 4 + len(document.links)):
-        with pace.measured():
-            ledger.write_documents(db, resolver, batch)
-        done += len(batch)
-        progress("link", done, len(documents))
+    with ledger.filling(db) as first:
+        for batch in pace.batches(documents, lambda document: 4 + len(document.links)):
+            with pace.measured():
+                ledger.write_documents(db, resolver, batch, first=first)
+            done += len(batch)
+            progress("link", done, len(documents))
     if every:
         _resolve_again(db, resolver, pace, {document.node for document in documents}, ())
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resonance.model import Text
@@ -18,6 +19,8 @@ from resonance.vault.vectors import NoteVectors, Vector
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 PART_OF = "PART_OF"
 """The type of the edge from a section to its document."""
@@ -46,6 +49,20 @@ class Store:
         self.db = db
         self.pace = Pace(db)
         self._run: int | None = None
+
+    @contextlib.contextmanager
+    def filling(self) -> Iterator[None]:
+        """Round a run that may write very much: where nobody waits or asks meanwhile, in large parts."""
+        if not self.db.is_alone:
+            yield
+            return
+        with self.db.transaction() as connection:
+            fulltext.expect(connection, much=True)
+        try:
+            yield
+        finally:
+            with self.db.transaction() as connection:
+                fulltext.expect(connection, much=False)
 
     def known_files(self, paths: Iterable[str] | None = None) -> dict[str, KnownFile]:
         """Files, by path: all of them, or those of ``paths`` that are known."""
@@ -217,7 +234,7 @@ class Store:
                     section.node,
                     r.node,
                     ordinal,
-                    json.dumps(section.heading, ensure_ascii=False),
+                    _as_json(section.heading),
                     section.start,
                     section.end,
                     section.hash,
