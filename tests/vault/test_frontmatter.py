@@ -286,3 +286,54 @@ def test_both_of_yamls_parsers_agree(block: str, pure: ModuleType) -> None:
 @pytest.mark.parametrize("bracket", ["[", "{", "- ", "[["])
 def test_the_slow_parser_keeps_the_limits_too(bracket: str, pure: ModuleType) -> None:
     assert problem("a:\n  " + bracket * 2_000)
+
+
+# --- the easy lines are what YAML says they are -----------------------------------------------------
+
+PIECES = """a|key|b.c|: |:| |  |"|"x y"|""|["a"]|["a", "b"]|["a","b" ]|[]|[[x]]|true|null|~|1|2.5|1e5|08|-|- x
+#|# c| #c|/|(a)|a-b|.|...|---x|é|\t|\\|{|}|&a|*a|!t|%|@|`|>|+1|0x1F|a  b|y z|k2: v|a: "b"|1_0|_|'|C++|a:b"""
+PIECE = st.sampled_from(["\n", "\r\n", "\r", *PIECES.replace("\n", "|").split("|")])
+
+
+def read(text: str) -> object:
+    try:
+        found = parse_frontmatter("note.md", text)
+    except FrontmatterError as error:
+        return str(error)
+    return found, [(key, type(value)) for key, value in found.data.items()]
+
+
+def read_by_yaml(text: str) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frontmatter._Builder, "_easy", lambda _: None)
+        return read(text)
+
+
+@settings(deadline=None, max_examples=2_000)
+@given(st.lists(PIECE, max_size=12).map("".join))
+def test_easy_lines_are_read_as_yaml_reads_them(block: str) -> None:
+    text = f"---\n{block}\n---\nbody\n"
+    assert read(text) == read_by_yaml(text)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_block_of_easy_lines_needs_no_yaml(newline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "title: A plain title (2nd)",
+        'description: "Learn more: C++, é is not easy"'.replace("é", "e"),
+        "ms.date: 11/04/2016",
+        'f1_keywords: ["a.b", "c d",  ""]',
+        "number: 12",
+        "nothing: null  ",
+    ]
+    text = newline.join(["---", *lines, "---", "body"])
+    expected = read_by_yaml(text)
+    monkeypatch.setattr(frontmatter, "yaml", None)
+    assert read(text) == expected
+    assert parse_frontmatter("note.md", text).data["f1_keywords"] == ["a.b", "c d", ""]
+
+
+def test_a_key_that_easy_lines_repeat_is_refused() -> None:
+    error = problem('title: a\nother: "b"\ntitle: c')
+    assert error.line == 4
+    assert "the key 'title' occurs twice" in error.reason

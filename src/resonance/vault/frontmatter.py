@@ -33,6 +33,18 @@ _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{0,30})?(?:[eE][-+]?[0-9]{1,2})?")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _BARE_LINK = re.compile(r"""\[\[[^\[\]"'\r\n]+\]\]""")
+# Lines that are the same to YAML whatever stands around them: ``key: word``, ``key: "text"`` without
+# escapes, and lists of the latter. Most blocks have no others.
+_QUOTED = r'"[ !#-\[\]-~]*"'
+_WORDS = r"[A-Za-z0-9/][\w/.+()-]*(?:[ ]+[\w/.+()][\w/.+()-]*)*"
+_EASY_LINE = re.compile(
+    r"([A-Za-z_][\w.-]{0,99}):[ ]+"
+    rf"(?:({_WORDS})|({_QUOTED})|\[({_QUOTED}(?:,[ ]*{_QUOTED})*)\])"
+    r"[ ]*(?:\r\n|\n|\Z)",
+    re.ASCII,
+)
+_EASY_TEXT = re.compile(_QUOTED)
+_EASY_CHARS = 8_192
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -135,6 +147,8 @@ class _Builder:
     def build(self) -> dict[str, Any]:
         if len(self.block) > MAX_BYTES or len(self.block.encode()) > MAX_BYTES:
             raise self.error(f"the block is larger than {MAX_BYTES // 1024} KiB")
+        if (easy := self._easy()) is not None:
+            return easy
         try:
             return self._build(yaml.parse(self.block, Loader=_Loader))
         except yaml.MarkedYAMLError as error:
@@ -151,6 +165,35 @@ class _Builder:
             raise self.error(f"is not YAML ({error})") from error
         except RecursionError as error:
             raise self.error("is nested too deeply") from error
+
+    def _easy(self) -> dict[str, Any] | None:
+        """The values of a block of easy lines, and their texts; None where one of them is not easy."""
+        block, at = self.block, 0
+        if len(block) > _EASY_CHARS:
+            return None
+        data: dict[str, Any] = {}
+        texts: list[Text] = []
+        while at < len(block):
+            line = _EASY_LINE.match(block, at)
+            if line is None or (key := line[1]) in data:
+                return None
+            if (word := line[2]) is not None:
+                data[key] = _plain_value(word)
+                if data[key] is not None:
+                    texts.append(self._text(key, word, line.start(2), line.end(2)))
+            else:
+                values = []
+                for match in _EASY_TEXT.finditer(block, line.start(3 if line[3] else 4), line.end()):
+                    values.append(value := match[0][1:-1])
+                    if value:
+                        texts.append(self._text(key, value, match.start(), match.end()))
+                data[key] = values[0] if line[3] else values
+            at = line.end()
+        self.texts += texts
+        return data
+
+    def _text(self, key: str, value: str, start: int, end: int) -> Text:
+        return Text(key, value, self.offset + start, self.offset + end)
 
     def _build(self, events: Iterator[Any]) -> dict[str, Any]:
         stack: list[_Frame] = []
