@@ -20,10 +20,11 @@ cdef int bind_value(sqlite3_stmt* stmt, int index, object value) except -1:
     cdef const char* text
     cdef Py_buffer view
     cdef int rc
-    if isinstance(value, numpy.generic):
-        value = plain_value(index, value)
     if value is None:
         return sqlite3_bind_null(stmt, index)
+    # Nearly all are texts: to ask NumPy about each takes longer than to bind it.
+    if type(value) is not str and isinstance(value, numpy.generic):
+        value = plain_value(index, value)
     if isinstance(value, str):
         try:
             text = PyUnicode_AsUTF8AndSize(value, &size)
@@ -207,7 +208,7 @@ cdef class Statement:
         cdef int index
         cdef const char* name
         cdef tuple values
-        if hasattr(parameters, "keys"):
+        if type(parameters) is not tuple and hasattr(parameters, "keys"):
             for index in range(1, wanted + 1):
                 name = sqlite3_bind_parameter_name(self.stmt, index)
                 key = name[1:].decode() if name != NULL else None

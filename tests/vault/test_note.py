@@ -491,3 +491,12 @@ def test_spans_are_right_in_any_dialect(text: str, dialect: Dialect) -> None:
     for link in parsed.links:
         written = data[link.start : link.end].decode()
         assert written == link.raw or (link.kind == "frontmatter" and link.raw in written)
+
+
+@pytest.mark.parametrize(
+    "heading", [r"# a \* b", "# a & b &amp; c", "# *a*b `c` d", "# [a [b](c.md)", "a\n===", "# a  b \\\\"]
+)
+def test_headings_are_the_same_where_text_is_searched_and_where_it_is_not(heading: str) -> None:
+    alone, searched = (parse_note("n.md", f"{heading}\n\n{tag}\n".encode()) for tag in ("tag", "#tag"))
+    assert (alone.title, alone.headings, alone.blocks) == (searched.title, searched.headings, searched.blocks)
+    assert (alone.tags, searched.tags) == ((), ("tag",))

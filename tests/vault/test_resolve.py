@@ -211,6 +211,10 @@ SOME = Territory(("notes", "other"), frozenset({"other/left", "other/cut.png"}))
         ("![x](left/a/dog.png)", "other/x.md", SOME, "external", None),
         ("![x](cut.png)", "other/x.md", SOME, "external", None),
         ("![x](.hidden/dog.png)", "index.md", HERE, "external", None),
+        ("![x](a/.hidden/dog.png)", "index.md", HERE, "external", None),
+        ("![x](a/b./dog.png)", "index.md", HERE, "external", "missing"),
+        ("![x](dog.png)", "index.md", HERE, "external", "missing"),
+        ("![x](dog.png)", "index.md", SOME, "external", None),
         ("[x](/site/dog.png)", "index.md", HERE, "external", None),
         # out of the root
         ("[x](../../outside.md)", "notes/same.md", HERE, "external", "outside"),
@@ -261,3 +265,10 @@ def test_the_answer_depends_on_the_set_alone(
         assert first.target in ids.values()
     assert len(first.candidates) != 1
     assert set(first.candidates) <= set(ids.values())
+
+
+def test_one_resolver_sees_each_link_from_its_own_folder() -> None:
+    resolver = Resolver(assign_ids(["a/near.md", "b/near.md", "a/x.md", "b/x.md"]))
+    link = parse_note("a/x.md", b"[x](near.md)").links[0]
+    found = [resolver.resolve(source, link).target for source in ("a/x.md", "b/x.md", "a/x.md", "a/near.md")]
+    assert found == ["a-near", "b-near", "a-near", "a-near"]

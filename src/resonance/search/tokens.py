@@ -33,6 +33,7 @@ _UNWRITTEN = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
     "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\ufe00-\ufe0f]"
 )
+_SHARP = ("C", "c", "F", "f")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r'"([^"]*)"')
 # Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
@@ -60,9 +61,10 @@ def plain(text: str) -> str:
     """
     if "++" in text:
         text = text.replace("++", " plusplus ")
-    for sharp in ("C#", "c#", "F#", "f#"):
-        if sharp in text:
-            text = text.replace(sharp, f"{sharp[0]} sharp ")
+    # Of the signs in a text nearly all are marks of headings.
+    if "#" in text and any(piece.endswith(_SHARP) for piece in text.split("#")[:-1]):
+        for letter in _SHARP:
+            text = text.replace(f"{letter}#", f"{letter} sharp ")
     if text.isascii():
         return text
     text = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", text))
@@ -74,8 +76,13 @@ def plain(text: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def names(text: str) -> str:
     """As :func:`plain`, for titles and other names: ``camelCase`` is also found by its parts."""
-    parts = _HUMP.sub(" ", text)
+    parts = " ".join(map(_parts, text.split(" ")))
     return plain(text if parts == text else f"{text} {parts}")
+
+
+@functools.lru_cache(maxsize=8192)
+def _parts(word: str) -> str:
+    return _HUMP.sub(" ", word)
 
 
 def question(text: str) -> Question:

@@ -113,7 +113,10 @@ class Body:
         if self.dialect == "logseq":
             text = without_orphans(text)
         options = _PLAIN_OPTIONS if self.dialect == "markdown" else _OPTIONS
-        events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(text, options=options)
+        # Runs end where the parser left something out, which merged ones do not show.
+        events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(
+            text, options=options, merge_text=not keep_runs
+        )
         for event, span in events:
             if type(event) is str:
                 if in_heading:

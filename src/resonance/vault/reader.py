@@ -84,7 +84,9 @@ class Reader:
             return Problem(file.path, error.line, error.reason)
         sections = sections_of(note, data, task.node, self.rules)
         texts = fulltext.prepared(texts_of(note, task.node, sections))
+        # Where headings and blocks are has been told by the sections.
+        body = note.body if self.verbatim else ""
+        note = dataclasses.replace(note, body=body, headings=(), blocks=())
         if not self.verbatim:
-            note = dataclasses.replace(note, body="")
             sections = [section._replace(body="") for section in sections]
         return ReadNote(file, note, task.node, mtime_ns, sections, texts)

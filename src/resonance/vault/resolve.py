@@ -70,6 +70,8 @@ class Resolver:
         blocks: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         self._resolved: dict[tuple[str, str, str, str], Resolution] = {}
+        # The links of a note come one after the other.
+        self._seen_from = "", ""
         self._ids = ids
         self._nodes = frozenset(ids.values())
         self._dialect = dialect
@@ -120,7 +122,9 @@ class Resolver:
         if link.name == "":
             return self._resolve(source, link)
         # Notes of one folder are seen from the same place, and mention the same notes again and again.
-        key = dirname(source), link.kind, link.type, link.name
+        if (seen_from := self._seen_from)[0] != source:
+            seen_from = self._seen_from = source, dirname(source)
+        key = seen_from[1], link.kind, link.type, link.name
         found = self._resolved.get(key)
         if found is None:
             if len(self._resolved) >= _MOST_REMEMBERED:

@@ -78,10 +78,13 @@ class Territory:
         return self.sources == (".",) and not self.left_out
 
     def __contains__(self, path: object) -> bool:
-        pure = PurePosixPath(str(path))
-        if any(part.startswith(".") for part in pure.parts):
+        here = str(path)
+        if "/." in f"/{here}":
             return False
-        above = {str(pure), *map(str, pure.parents)}
+        above = {here, "."}
+        while folder := here.rpartition("/")[0]:
+            above.add(folder)
+            here = folder
         return not above.isdisjoint(self.sources) and above.isdisjoint(self.left_out)
 
 

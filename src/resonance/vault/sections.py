@@ -232,8 +232,8 @@ def _runs(pieces: list[_Piece], level: int) -> Iterator[list[_Piece]]:
 def _joined(run: list[_Piece], rules: SectionRules) -> list[_Piece]:
     out: list[_Piece] = []
     for piece in run:
-        if out and out[-1].size < rules.min_chars and _fits(out[-1], piece, rules):
-            out[-1] = _join(out[-1], piece, rules)
+        if out and (last := out[-1]).end - last.start < rules.min_chars and _fits(last, piece, rules):
+            out[-1] = _join(last, piece, rules)
         else:
             _join_back(out, rules)
             out.append(piece)

@@ -248,6 +248,8 @@ def vectors_of(note: ParsedNote, sections: Sequence[Section], known: dict[str, F
     """The vectors of a note and of its sections, from those of texts by their hashes."""
     if not sections:
         return NoteVectors(known.get(note.body_hash))
+    if not known:
+        return NoteVectors(None, (None,) * len(sections))
     found = tuple(known.get(section.text_hash) for section in sections)
     return NoteVectors(_of_document([row for row in found if row is not None]), found)
 
