@@ -1,5 +1,7 @@
 """The codes in memory give what brute force in float64 gives, whatever the vectors and the kernel."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,3 +175,32 @@ def test_an_empty_database(tmp_path):
         db.insert_nodes(id=["a"], embedding=[[1, 0]])
         db.delete_nodes(["a"])
         assert db.search([1, 0]) == []
+
+
+def test_a_thread_that_others_overtake_is_answered_from_memory(db, path):
+    """Its snapshot is behind the index each time it looks, until the others have to wait for it."""
+    db.insert_nodes(id=[f"n{number}" for number in range(50)], embedding=unit(50, 4))
+    query = [1.0, 0.0, 0.0, 0.0]
+    db.search(query)
+    look, me, others = db._index.view, threading.current_thread(), []
+
+    def overtaken(connection):
+        if threading.current_thread() is me:
+            with ResonanceDB(path) as writer:
+                writer.insert_node({"id": f"late{len(others)}", "embedding": query})
+            others.append(threading.Thread(target=db.search, args=(query,)))
+            others[-1].start()
+            others[-1].join(0.3)
+        return look(connection)
+
+    db._index.view = overtaken
+    try:
+        hits = db.search(query, k=3, explain=True)
+    finally:
+        db._index.view = look
+        for other in others:
+            other.join()
+    assert len(others) == 2
+    assert hits.explain.path == "resident"
+    assert hits[0].id == "late0"
+    assert db.search(query, k=3)[1].id == "late1"

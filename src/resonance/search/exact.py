@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -148,7 +148,9 @@ def search(
     for attempt in range(_ATTEMPTS):
         last = pinned or attempt == _ATTEMPTS - 1
         state = None if pinned or not question.asks_much else session.state()
-        with session.snapshot() as connection:
+        # Once others have brought the index beyond what this thread saw, they wait until it has looked again:
+        # a writer that never rests would have it read the whole file otherwise.
+        with _still(index, attempt, session) as still, session.snapshot() as connection:
             # The snapshot is of this state if nobody has committed since.
             sight = Sight(session, connection, state if state and session.state() == state else None)
             width = question.settle_space(connection)
@@ -159,6 +161,7 @@ def search(
                 view = index.view(connection) if usable else None
             except CorruptRowError:
                 view, usable = None, False  # it may be a row that the filter leaves out
+            still.close()
             if view is not None or last or not usable:
                 try:
                     return _answers(sight, view, question, explain)
@@ -171,6 +174,15 @@ def search(
         except CorruptRowError:
             memory = "stream"
     raise AssertionError("the last attempt answers")
+
+
+@contextmanager
+def _still(index: VectorIndex | BackendIndex, attempt: int, session: Session) -> Iterator[ExitStack]:
+    """Nobody brings the index up to date until the stack is closed, if this is not the first attempt."""
+    with ExitStack() as stack:
+        if attempt and isinstance(index, VectorIndex) and not session.is_alone:
+            stack.enter_context(index.still())
+        yield stack
 
 
 def _answers(sight: Sight, view: View | BackendView | None, question: Question, explain: bool) -> Any:

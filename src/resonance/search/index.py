@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -95,7 +97,7 @@ class VectorIndex:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._view: View | None = None
         self._passes = Passes()
 
@@ -123,6 +125,12 @@ class VectorIndex:
                 self._view = None  # half of the changed rows may have been added
                 raise
             return self._view
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Inside, no other thread brings up the next view: a snapshot taken inside is not behind it."""
+        with self._lock:
+            yield
 
     def load(self) -> None:
         """Read all vectors, if there is no view of the newest moment."""
