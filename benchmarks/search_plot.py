@@ -76,7 +76,7 @@ def main() -> None:
     # The growth run last: where sizes meet, its points are the ones of one run.
     cases = [case for name in sorted(runs, key=lambda name: name == "growth") for case in runs[name]["cases"]]
     full = [case for case in cases if case["kind"] == "made" and by_k(case, "ours")[1:]]
-    figure, panels = plt.subplots(1, 2, figsize=(12.5, 5), dpi=150)
+    figure, panels = plt.subplots(1, 2, figsize=(12.5, 5), dpi=150, sharey=True)
     draw(panels[0], {name: by_rows(cases, name) for name in LINES}, "The 10 nearest of n vectors", "rows")
     if full:
         case = max(full, key=lambda case: case["rows"])
