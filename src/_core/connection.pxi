@@ -245,16 +245,19 @@ cdef class Connection:
                 if backup == NULL:
                     sink.fail(sqlite3_extended_errcode(sink.db), "backup", None)
                 try:
-                    with nogil:
-                        rc = sqlite3_backup_step(backup, 0)
-                        pages = sqlite3_backup_pagecount(backup)
-                        if rc == SQLITE_OK and pages > 1:
-                            rc = sqlite3_backup_step(backup, pages - 1)
-                    if rc == SQLITE_OK and agree is not None:
-                        agree()
+                    rc = SQLITE_OK
+                    if agree is not None:
+                        with nogil:
+                            rc = sqlite3_backup_step(backup, 0)  # which counts the pages
+                            pages = sqlite3_backup_pagecount(backup)
+                            if rc == SQLITE_OK and pages > 1:
+                                rc = sqlite3_backup_step(backup, pages - 1)
+                        if rc == SQLITE_OK:
+                            agree()
                     if rc == SQLITE_OK:
                         with nogil:
                             rc = sqlite3_backup_step(backup, -1)
+                    pages = sqlite3_backup_pagecount(backup)
                 finally:
                     sqlite3_backup_finish(backup)
                 if rc != SQLITE_DONE:

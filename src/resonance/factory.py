@@ -80,6 +80,9 @@ _SCRATCH = (
     Pragma("foreign_keys", "ON", 1, "edges point to nodes that exist; off by default in SQLite"),
     Pragma("cache_size", -4 << 10, -4 << 10, "rows come in key order: a cache that fits the CPU's is faster"),
 )
+_READER_CACHE_KIB = 4 << 10
+"""Of pages that each reader keeps: there may be many, and what is not among them the system has."""
+
 _READER = Pragma("query_only", "ON", 1, "readers open read-write, as WAL needs, and are held to reading")
 
 
@@ -213,6 +216,20 @@ def connect_scratch(path: str, page_size: int) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_reader(path: str) -> Connection:
+    """A reader of a database that is in use. While a load has left WAL there is no reading, so this waits."""
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            reader = DatabaseFactory.connect(path, readonly=True)
+            break
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+    reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
+    return reader
 
 
 def connect_to_scratch(path: str | os.PathLike[str]) -> Connection:

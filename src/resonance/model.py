@@ -202,7 +202,7 @@ class Hits(list[Hit]):
     reranked: bool = False
 
 
-class Texts(Protocol):
+class Names(Protocol):
     """Texts as they came from the database, of which no ``str`` has been made yet."""
 
     def to_list(self) -> list[str]: ...
@@ -218,7 +218,7 @@ class EmbeddingMatrix:
         vectors: (n, d) float32, C-contiguous; every row has unit norm.
     """
 
-    names: Texts
+    names: Names
     vectors: FloatArray
 
     @property

@@ -8,6 +8,7 @@ lent to a thread for one question or for the length of a snapshot.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -32,8 +33,8 @@ from resonance.factory import (
     BUSY_TIMEOUT_MS,
     LOCK_TIMEOUT,
     PAGE_SIZE,
-    DatabaseFactory,
     connect_migrated,
+    connect_reader,
     connect_scratch,
     engine_number,
     enter_wal,
@@ -48,9 +49,6 @@ CHECKPOINT_FRAMES = 2000
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
 _SNAPSHOT_ATTEMPTS = 4
-_READER_CACHE_KIB = 4 << 10
-"""Of pages that each reader keeps: there may be many, and what is not among them the system has."""
-
 _MOST_IDLE = 2 * (os.cpu_count() or 1)
 
 
@@ -89,7 +87,7 @@ class Session:
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
         self._idle: list[Connection] = []
-        self._watch = Watch(self._open_reader)
+        self._watch = Watch(functools.partial(connect_reader, self.path))
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
@@ -528,7 +526,7 @@ class Session:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = self._open_reader()
+            connection = connect_reader(self.path)
         try:
             yield connection
         finally:
@@ -544,19 +542,6 @@ class Session:
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
-
-    def _open_reader(self) -> Connection:
-        """A new reader. While a load has left WAL there is no reading, so this waits."""
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while True:
-            try:
-                reader = DatabaseFactory.connect(self.path, readonly=True)
-                break
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-        reader.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB}")
-        return reader
 
     # --- the end --------------------------------------------------------------------------------
 
