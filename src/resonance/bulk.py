@@ -175,9 +175,11 @@ def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None)
         with session.transaction() as writer:
             began = time.monotonic()
             with changes.in_bulk(writer, [plan] if isinstance(plan, _core.NodePlan) else []):
-                while start < plan.count and time.monotonic() - began < SHARED_HOLD:
+                while True:
                     plan.write(writer, start, start + step)
                     start += step
+                    if start >= plan.count or time.monotonic() - began >= SHARED_HOLD:
+                        break
         held = session.holds[-1]
         if held > 2 * SHARED_HOLD and step > 1:
             step //= 2
