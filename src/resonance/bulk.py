@@ -5,13 +5,12 @@ Rows are planned without the database and without the lock; the lock is held onl
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from resonance import _core, changes, rows, spaces
 from resonance.errors import InputError
-from resonance.factory import engine_number
+from resonance.factory import engine_number, one_pass
 from resonance.history import History
 from resonance.model import InsertReport
 from resonance.session import Session
@@ -41,10 +40,6 @@ _REBUILD_INDEX_FROM = 65_536
 
 _REBUILD_INDEX_RATIO = 1.5
 """An index is built anew when a batch has at least 1/1.5 of the rows the table has."""
-
-
-SORT_KIB = 4096
-"""Of rows that are sorted at a time when an index is built anew, before they are merged."""
 
 
 def insert_nodes(
@@ -128,7 +123,7 @@ def insert_edges(
             plan.check_ends(writer, on_missing)
             with History(writer).of_edges(plan, row_history):
                 if _rebuild_pays(writer, plan.count):
-                    with _in_key_order(writer):
+                    with one_pass(writer):
                         writer.execute("DROP INDEX idx_edges_target")
                         _write(session, writer, plan, progress, poured=poured)
                         plan.release()
@@ -197,17 +192,6 @@ def _rebuild_pays(writer: _core.Connection, rows: int) -> bool:
     bound = int(rows * _REBUILD_INDEX_RATIO)
     found = writer.execute("SELECT count(*) FROM (SELECT 1 FROM edges LIMIT ?)", (bound,))
     return bool(found[0][0] < bound)
-
-
-@contextlib.contextmanager
-def _in_key_order(writer: _core.Connection) -> Iterator[None]:
-    """For writing and sorting many rows: the processor's caches then hold what is worked on."""
-    before = writer.execute("PRAGMA cache_size")[0][0]
-    writer.execute(f"PRAGMA cache_size = -{SORT_KIB}")
-    try:
-        yield
-    finally:
-        writer.execute(f"PRAGMA cache_size = {before}")
 
 
 def _summarise(writer: _core.Connection, table: str, plans: Sequence[_core.Plan]) -> None:

@@ -38,6 +38,7 @@ from resonance.factory import (
     connect_scratch,
     engine_number,
     enter_wal,
+    one_pass,
 )
 from resonance.lock import WriteGate
 from resonance.model import Checkpoint
@@ -387,7 +388,8 @@ class Session:
             # With nobody else there each page is written once, as in a large load.
             left_wal = self._leave_wal()
             try:
-                source.backup_to(writer, agree)
+                with one_pass(writer):
+                    source.backup_to(writer, agree)
             finally:
                 if left_wal:
                     with self._after_commit():
