@@ -1,5 +1,6 @@
 """The codes in memory follow the database: whoever wrote, and whatever was done to it."""
 
+import contextlib
 import shutil
 import sqlite3
 import subprocess
@@ -291,7 +292,7 @@ def test_a_copy_is_followed_on_its_own(db, tmp_path):
     with ResonanceDB(tmp_path / "copy.db") as copy:
         copy.delete_nodes(["n1"])
         assert len(found(copy)) == 49
-    with sqlite3.connect(db.path) as connection:
+    with contextlib.closing(sqlite3.connect(db.path)) as connection:
         assert connection.execute("SELECT count(*) FROM nodes").fetchone() == (50,)
 
 
