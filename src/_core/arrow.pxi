@@ -173,15 +173,17 @@ cdef class ArrowTable:
         cdef double[::1] view = values
         cdef ArrowArray* array
         cdef int64_t position
+        cdef int found
         for batch in range(self.batch_count):
             array = self.batches[batch].children[index]
             for row in range(self.batches[batch].length):
                 position = array.offset + self.batches[batch].offset + row
-                if not arrow_valid(array, position):
+                found = arrow_real(schema, array, position, &view[done + row])
+                if found > 0:
                     raise ColumnError(f"column {name!r}, row {done + row}: null; give a number",
                                       column=name, row=done + row)
-                if arrow_number(schema.format[0], array.buffers[1], position, &view[done + row]) < 0:
-                    raise arrow_type_error(name, schema, "numbers")
+                if found < 0:
+                    raise arrow_type_error(name, schema, "integers, float32 or float64, or a dictionary of one")
             done += self.batches[batch].length
         return real_column(name, values)
 
@@ -277,9 +279,30 @@ cdef int arrow_number(char kind, const void* data, int64_t position, double* out
         out[0] = (<const signed char*> data)[position]
     elif kind == b"C":
         out[0] = (<const uint8_t*> data)[position]
+    elif kind == b"s":
+        out[0] = (<const short*> data)[position]
+    elif kind == b"S":
+        out[0] = (<const unsigned short*> data)[position]
+    elif kind == b"I":
+        out[0] = (<const uint32_t*> data)[position]
+    elif kind == b"L":
+        out[0] = <double> (<const uint64_t*> data)[position]
     else:
         return -1
     return 0
+
+
+cdef int arrow_real(const ArrowSchema* schema, const ArrowArray* array, int64_t position, double* out) noexcept nogil:
+    """The number at a position of the buffers: 0, or 1 for a null, or -1 for what is no number."""
+    cdef int64_t index
+    if schema.format[0] == b"n" or not arrow_valid(array, position):
+        return 1
+    if schema.dictionary != NULL:
+        index = arrow_index(schema.format[0], array.buffers[1], position)
+        if not 0 <= index < array.dictionary.length:
+            return -1
+        return arrow_real(schema.dictionary, array.dictionary, array.dictionary.offset + index, out)
+    return arrow_number(schema.format[0], array.buffers[1], position, out)
 
 
 cdef int64_t arrow_index(char kind, const void* data, int64_t position) noexcept nogil:

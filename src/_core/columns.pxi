@@ -140,6 +140,7 @@ cdef class VectorColumn(Column):
     cdef const float** rows     # NULL where the row has no vector
     cdef double* norms          # 0 where it has none, or one without a direction
     cdef float* unit            # the row being bound
+    cdef Py_ssize_t changed     # a row that is not what it was when it was measured, or -1
     cdef readonly Py_ssize_t width
     cdef readonly Py_ssize_t zeros
 
@@ -147,6 +148,7 @@ cdef class VectorColumn(Column):
         self.rows = NULL
         self.norms = NULL
         self.unit = NULL
+        self.changed = -1
 
     def __dealloc__(self):
         PyMem_RawFree(self.rows)
@@ -171,25 +173,43 @@ cdef class VectorColumn(Column):
         return 0
 
     cdef const float* unit_row(self, Py_ssize_t row) noexcept nogil:
-        """The vector of a row, scaled; NULL if it has none. It lasts until the next is asked for."""
+        """The vector of a row, scaled; NULL if it has none, or has changed. It lasts until the next is asked for.
+
+        The memory is the caller's, whose other threads run: what is written is looked at once more.
+        """
         cdef const float* vector = self.rows[row]
         cdef double length = self.norms[row]
         cdef Py_ssize_t i
-        if length == 0 or length == 1:
-            return vector if length else NULL
-        for i in range(self.width):
-            self.unit[i] = <float> (vector[i] / length)
+        if length == 0:
+            return NULL
+        if length == 1:
+            memcpy(self.unit, vector, self.width * sizeof(float))
+        else:
+            for i in range(self.width):
+                self.unit[i] = <float> (vector[i] / length)
+        if not -1e-5 < norm(self.unit, self.width) - 1 < 1e-5:
+            self.changed = row
+            return NULL
         return self.unit
+
+    cdef int require_unchanged(self) except -1:
+        if self.changed >= 0:
+            raise EmbeddingError(f"column {self.name!r}, row {self.changed}: the vector was changed while it was "
+                                 f"being written; nothing was. Give a copy, or leave the array alone until then",
+                                 row=self.changed, got="a changed array")
+        return 0
 
     cdef int bind(self, sqlite3_stmt* stmt, int index, Py_ssize_t row) noexcept nogil:
         cdef const float* vector = self.unit_row(row)
         if vector == NULL:
-            return sqlite3_bind_null(stmt, index)
+            return sqlite3_bind_null(stmt, index) if self.changed < 0 else SQLITE_ABORT
         return sqlite3_bind_blob(stmt, index, vector, <int> (self.width * sizeof(float)), SQLITE_STATIC)
 
     cdef void give(self, sqlite3_context* context, Py_ssize_t row) noexcept nogil:
         cdef const float* vector = self.unit_row(row)
-        if vector == NULL:
+        if self.changed >= 0:
+            sqlite3_result_error(context, "a vector was changed", -1)
+        elif vector == NULL:
             sqlite3_result_null(context)
         else:
             sqlite3_result_blob(context, vector, <int> (self.width * sizeof(float)), SQLITE_STATIC)
@@ -318,7 +338,7 @@ def real_column(str name not None, values, Py_ssize_t rows=-1):
     cdef Py_ssize_t row
     cdef bint single = isinstance(values, numbers.Real)
     if isinstance(values, numpy.ndarray) and values.ndim == 1 and values.dtype.kind in "fiu":
-        array = numpy.ascontiguousarray(values, dtype=numpy.float64)
+        array = numpy.array(values, dtype=numpy.float64)    # a copy: other threads may write to theirs
     else:
         array = numbers_of([values] if single else as_list(values, name), name)
     view = array

@@ -139,6 +139,9 @@ cdef class Plan:
                                    f"ON CONFLICT DO NOTHING", SQLITE_PREPARE_PERSISTENT)
                     with nogil:
                         rc = self.write_rows(handle.db, insert.stmt, update.stmt, &feed)
+                for column in self.columns:
+                    if isinstance(column, VectorColumn):
+                        (<VectorColumn> column).require_unchanged()
                 handle.check(rc, operation, insert.sql)
             finally:
                 # Bound without copies: nothing may point into the columns once they are gone.

@@ -118,6 +118,7 @@ cdef extern from "sqlite3.h" nogil:
     int sqlite3_declare_vtab(sqlite3* db, const char* sql)
 
     void sqlite3_result_null(sqlite3_context* context)
+    void sqlite3_result_error(sqlite3_context* context, const char* message, int size)
     void sqlite3_result_double(sqlite3_context* context, double value)
     void sqlite3_result_text(sqlite3_context* context, const char* text, int size,
                              sqlite3_destructor_type destructor)

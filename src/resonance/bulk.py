@@ -159,8 +159,7 @@ def _write(
     for start in range(0, plan.count, SLICE):
         plan.write(writer, start, start + SLICE, poured=poured)
         session.write_back_early()
-        if progress is not None:
-            progress(min(start + SLICE, plan.count), plan.count)
+        session.tell(progress, min(start + SLICE, plan.count), plan.count)
 
 
 def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None) -> None:

@@ -224,8 +224,8 @@ class ResonanceDB(Questions, Spaces):
         """Insert or update many edges. Foreign keys hold when it returns, whatever the mode.
 
         Args:
-            edges: an iterable of :class:`Edge` or (source, target, type, ...); or anything with
-                ``__arrow_c_stream__``; or
+            edges: an iterable of :class:`Edge` or (source, target, type, ...), where an edge keeps what no
+                tuple is long enough to name; or anything with ``__arrow_c_stream__``; or
             columns: ``source``, ``target`` and any other column of ``edges``.
             on_missing: for an end that is no node: ``"error"``, ``"skip"`` the edge (the report names
                 it), or ``"stub"``: make a node of type ``stub``.
@@ -361,23 +361,29 @@ class ResonanceDB(Questions, Spaces):
         self._session.replace_with(source, before, agree)
 
     @contextlib.contextmanager
-    def rebuild(self) -> Iterator[ResonanceDB]:
+    def rebuild(self, *, overwrite: bool = False) -> Iterator[ResonanceDB]:
         """``with db.rebuild() as fresh:`` fill ``fresh``, and it takes the place of this database.
 
         ``fresh`` is an empty scratch database beside this one. When the block ends it is checked, given
         the audit trail and the state of enrichment, and copied over this one in one step: readers keep
-        what they read, writers wait, a crash leaves one or the other. If the block raises, nothing has
-        happened.
+        what they read, writers wait for the copy, a crash leaves one or the other. If the block raises,
+        nothing has happened.
+
+        Args:
+            overwrite: let go of what was committed to this database, by whomever, since the block began.
 
         Raises:
-            RegenerateError: ``fresh`` did not pass its check.
+            RegenerateError: ``fresh`` did not pass its check; or, without ``overwrite``, something was
+                committed here meanwhile, which is not in it. This database is as it was.
+            TransactionError: this thread has a transaction open.
         """
+        since = self._session.version()
         with workshop(Path(self._session.path)) as folder:
             path = folder / "fresh.db"
             with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
                 fresh.lasts = False
                 yield fresh
-            put_in_place(self._session, path)
+            put_in_place(self._session, path, None if overwrite else since)
 
     def vacuum(self) -> None:
         """Give the space of deleted rows back to the file system."""

@@ -354,7 +354,7 @@ class InsertReport:
     """What became of the rows handed over: ``rows = inserted + updated + unchanged + skipped``.
 
     ``stubbed`` counts nodes made for edges that had none; ``zero_vectors`` counts rows whose vector
-    was all zeros and was stored as NULL; ``problems`` holds (row, reason) for rows skipped.
+    was all zeros and was stored as NULL; ``problems`` holds (row, reason) for the first 20 rows skipped.
     """
 
     rows: int = 0

@@ -24,6 +24,7 @@ from resonance.history import History
 from resonance.lock import WriteGate
 from resonance.session import Session
 from resonance.spaces import OWED, TEXT
+from resonance.watch import Version
 from resonance.words import counted
 
 PREFIX = ".resonance-build-"
@@ -160,17 +161,25 @@ class Inspection:
             )
 
 
-def put_in_place(session: Session, path: Path) -> None:
+def put_in_place(session: Session, path: Path, since: Version | None) -> None:
     """Copy the finished database at ``path`` over the live one, with the live one's records.
 
+    Args:
+        since: the version of the live one that must still be there; None for whatever there is.
+
     Raises:
-        RegenerateError: it did not pass its check.
+        RegenerateError: it did not pass its check, or the live one has changed.
     """
     with connect_to_scratch(path) as source, Inspection(path) as inspection:
         source.execute("ATTACH ? AS live", (session.path,))
 
         def before(writer: Connection) -> None:
             """Nobody else is writing now: what is carried over is the last there is."""
+            if since is not None and session.version_of(writer) != since:
+                raise RegenerateError(
+                    f"{session.path}: something was committed while the new database was being filled, and "
+                    f"is not in it; the one in use is as it was. Fill it again, or pass overwrite=True"
+                )
             source.execute("BEGIN IMMEDIATE")
             carry_records(source)
             History(source).record("database", "*", "rebuild", None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -222,7 +222,7 @@ def node_batches(nodes: Any, columns: Mapping[str, Any]) -> list[Batch]:
     grouped: dict[tuple[str, ...], tuple[dict[str, list[Any]], list[int]]] = {}
     seen: dict[Any, int] = {}
     repeated: list[tuple[int, str]] = []
-    for row, node in enumerate(nodes):
+    for row, node in enumerate(_each(nodes, Node)):
         fields = given_fields(node, row)
         if isinstance(fields["id"], str) and seen.setdefault(fields["id"], row) != row:
             repeated.append((row, f"{fields['id']!r} is also row {seen[fields['id']]}"))
@@ -273,17 +273,26 @@ def given_fields(node: Node | Mapping[str, Any], row: int = 0) -> dict[str, Any]
     raise ColumnError(f"row {row}: {type(node).__name__} is not a Node or a mapping", row=row)
 
 
+def _each(items: Any, kind: type) -> Iterable[Any]:
+    """What a caller gave many of: one alone would be as many as it has fields."""
+    if isinstance(items, Iterable) and not isinstance(items, kind | str | bytes | Mapping):
+        return items
+    found, want = type(items).__name__, kind.__name__
+    raise ColumnError(f"{found} is not a sequence of {want}s; give an iterable, columns or Arrow data")
+
+
 def _edges_to_columns(edges: Iterable[Edge | Sequence[Any]]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {name: [] for name in EDGE_COLUMNS}
-    for row, item in enumerate(edges):
+    """What the longest names is given; where others are shorter they have the defaults of an Edge."""
+    given: list[Edge] = []
+    longest = 2
+    for row, item in enumerate(_each(edges, Edge)):
         if isinstance(item, str) or not isinstance(item, Sequence) or not 2 <= len(item) <= 6:
             raise ColumnError(
                 f"row {row}: {item!r:.60} is not an Edge or (source, target, type, ...)", row=row
             )
-        edge = Edge(*item)
-        for name, value in zip(EDGE_COLUMNS, edge, strict=True):
-            columns[name].append(value)
-    return columns
+        given.append(Edge(*item))
+        longest = max(longest, len(item))
+    return {name: [edge[at] for edge in given] for at, name in enumerate(EDGE_COLUMNS[:longest])}
 
 
 def distinct_ids(ids: Iterable[str]) -> set[str]:
@@ -301,7 +310,14 @@ def distinct_ids(ids: Iterable[str]) -> set[str]:
 def _meta_texts(values: Any) -> Any:
     if values is None or isinstance(values, str | Mapping):
         return _checked_json(values, 0)
+    if not isinstance(values, Iterable):
+        kind = type(values).__name__
+        raise ColumnError(f"column 'meta': {kind} is not a sequence of values", column="meta")
     return [_checked_json(value, row) for row, value in enumerate(values)]
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _checked_json(value: Any, row: int) -> str | None:
@@ -309,8 +325,8 @@ def _checked_json(value: Any, row: int) -> str | None:
     if not isinstance(value, str):
         return json_to_text(value, row)
     try:
-        ok = isinstance(json.loads(value), dict)
-    except ValueError:
+        ok = isinstance(json.loads(value, parse_constant=_no_number), dict)
+    except (ValueError, RecursionError):
         ok = False
     if not ok:
         raise ColumnError(f"column 'meta', row {row}: not the text of a JSON object", column="meta", row=row)

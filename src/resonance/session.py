@@ -92,6 +92,7 @@ class Session:
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
+        self._telling = False
         self.lasts = True
         self.migration_backup: str | None = None
         self._disk: EarlySync | None = None
@@ -130,6 +131,19 @@ class Session:
         return getattr(self._local, "writes", 0)
 
     # --- writing --------------------------------------------------------------------------------
+
+    def tell(self, progress: Callable[[int, int], object] | None, done: int, total: int) -> None:
+        """Call ``progress`` in the middle of a transaction, in which it may not take part."""
+        self._telling = True
+        try:
+            if progress is not None:
+                progress(done, total)
+        finally:
+            self._telling = False
+
+    def _require_no_telling(self) -> None:
+        if self._telling and self.in_transaction:
+            raise TransactionError("called by the `progress` of a load: it may look, but not write")
 
     def begin(self) -> Connection:
         """Start a write transaction; waits for other writers.
@@ -237,10 +251,14 @@ class Session:
         """Another value after every commit, of this process or another. Waits for the one under way."""
         writer = self.begin()
         try:
-            # SQLite counts what other connections have committed; this one's are counted here.
-            return Version(int(writer.execute("PRAGMA data_version")[0][0]), self.writes)
+            return self.version_of(writer)
         finally:
             self.rollback()
+
+    def version_of(self, writer: Connection) -> Version:
+        """The same, while this thread keeps everybody else from writing."""
+        # SQLite counts what other connections have committed; this one's are counted here.
+        return Version(int(writer.execute("PRAGMA data_version")[0][0]), self.writes)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -254,6 +272,7 @@ class Session:
             with self.transaction() as writer:
                 yield writer
             return
+        self._require_no_telling()
         if (error := self._spoiled_by) is not None:
             raise TransactionError(
                 f"the transaction was rolled back when this went wrong in it: {error}; leave it first"
@@ -437,6 +456,7 @@ class Session:
 
     def _require_transaction(self, operation: str) -> None:
         self._guard()
+        self._require_no_telling()
         if not self.in_transaction:
             raise TransactionError(f"{operation}: no transaction is open in this thread")
 

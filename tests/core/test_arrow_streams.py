@@ -89,6 +89,31 @@ def test_edges_come_from_a_table_too(db):
     assert db.get_edges("a")[0].confidence == 0.25
 
 
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
+def test_any_width_of_number_is_read(db, kind):
+    db.insert_nodes(id=["a", "b"])
+    weights = pa.array(np.array([1, 0], dtype=kind))
+    db.insert_edges(pa.table({"source": ["a", "b"], "target": ["b", "a"], "confidence": weights}))
+    assert [db.get_edges(name, direction="out")[0].confidence for name in "ab"] == [1, 0]
+
+
+def test_numbers_may_be_a_dictionary(db):
+    db.insert_nodes(id=list("abcd"))
+    weights = pa.array([9.0, 0.75, 0.25, 0.75]).dictionary_encode()[1:]
+    table = pa.table({"source": list("abc"), "target": list("bcd"), "confidence": weights})
+    db.insert_edges(table)
+    db.insert_edges(
+        pa.table({"source": ["d"], "target": ["a"], "confidence": pa.array([0.5]).dictionary_encode()})
+    )
+    found = db.query("SELECT source, confidence FROM edges ORDER BY source")
+    assert found == [("a", 0.75), ("b", 0.25), ("c", 0.75), ("d", 0.5)]
+    for values, says in (([0.5, None], "row 1: null"), (["x", "y"], "dictionary of one")):
+        bad = {"source": ["a", "b"], "target": ["b", "c"], "confidence": pa.array(values).dictionary_encode()}
+        with pytest.raises(ColumnError, match=says):
+            db.insert_edges(pa.table(bad))
+    assert db.query("SELECT source, confidence FROM edges ORDER BY source") == found
+
+
 def bad_tables():
     good = vectors()
     broken = good.copy()

@@ -1,8 +1,10 @@
 """What cannot be stored is named, column and row; nothing is written, and the database works on."""
 
+import functools
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from resonance import bulk, errors
@@ -116,6 +118,8 @@ CASES = {
     "meta JSON list": (nodes(id=["x", "y"], meta=["{}", "[]"]), errors.ColumnError, "meta", 1),
     "meta NaN": (nodes(id=["x"], meta=[{"a": math.nan}]), errors.ColumnError, "meta", 0),
     "meta object": (nodes(id=["x"], meta=[{"a": object()}]), errors.ColumnError, "meta", 0),
+    "meta JSON with NaN": (nodes(id=["x"], meta=['{"a": NaN}']), errors.ColumnError, "meta", 0),
+    "meta a number": (nodes(id=["x"], meta=5), errors.ColumnError, "meta", None),
     "meta surrogate": (nodes(id=["x", "y"], meta=[{}, {"a": "\ud800"}]), errors.ColumnError, "meta", 1),
     # vectors
     "vector NaN": (
@@ -344,6 +348,10 @@ CASES = {
     # the call itself
     "nothing": (lambda db, **how: db.insert_nodes(**how), errors.InputError, None, None),
     "both": (lambda db, **how: db.insert_nodes([], id=["x"], **how), errors.InputError, None, None),
+    "one node": (lambda db, **how: db.insert_nodes(Node("x"), **how), errors.ColumnError, None, None),
+    "one mapping": (lambda db, **how: db.insert_nodes({"id": "x"}, **how), errors.ColumnError, None, None),
+    "a number": (lambda db, **how: db.insert_nodes(5, **how), errors.ColumnError, None, None),
+    "one edge": (lambda db, **how: db.insert_edges(Edge("a", "b"), **how), errors.ColumnError, None, None),
     "no edges": (lambda db, **how: db.insert_edges(**how), errors.InputError, None, None),
     "on_missing": (
         lambda db, **how: db.insert_edges([], on_missing="ignore", **how),
@@ -398,6 +406,21 @@ def test_the_row_is_named_however_far_down(filled):
     assert dump(filled) == before
 
 
+def test_short_tuples_of_edges_leave_the_rest_alone(filled):
+    """What none of them names stays; where they differ, the shorter ones have what an Edge has."""
+    filled.insert_semantic_edge("a", "c", "T", 0.5, 0.4, "context")
+    assert filled.insert_edges([("a", "c", "T")]).unchanged == 1
+    edge = filled.get_edges("a", type="T")[0]
+    assert (edge.confidence, edge.veracity, edge.context_source) == (0.5, 0.4, "context")
+    assert filled.insert_edges([("a", "c", "T", 0.25)]).updated == 1
+    edge = filled.get_edges("a", type="T")[0]
+    assert (edge.confidence, edge.veracity, edge.context_source) == (0.25, 0.4, "context")
+    assert filled.insert_edges([("a", "c", "T"), ("a", "b", "U", 0.75)]).updated == 1
+    assert filled.get_edges("a", type="T")[0].confidence == 1
+    assert filled.insert_edges([Edge("a", "c", "T")]).updated == 1
+    assert filled.get_edges("a", type="T")[0].context_source is None
+
+
 def test_first_rows_are_named_and_the_rest_counted(filled):
     with pytest.raises(errors.DuplicateNodeError) as caught:
         filled.insert_nodes(id=["x"] * 100)
@@ -408,6 +431,62 @@ def test_first_rows_are_named_and_the_rest_counted(filled):
     assert (len(caught.value.rows), caught.value.count) == (20, 50)
     assert [row for row, _ in caught.value.rows] == list(range(20))
     assert "target 'nobody'" in str(caught.value)
+
+
+class Meddler:
+    """A ``progress`` that changes what is being written, as another thread might."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, done, total):
+        self.change()
+
+
+@pytest.mark.parametrize("value", [math.nan, 5.0, 0.0])
+@pytest.mark.parametrize("given", ["float32", "float64", "Arrow"])
+@pytest.mark.parametrize("how", ["poured", "row by row", "shared"])
+def test_a_vector_that_changes_while_it_is_written(filled, monkeypatch, value, given, how):
+    monkeypatch.setattr(bulk, "SLICE", 16)
+    monkeypatch.setattr(bulk, "SHARED_HOLD", 0)
+    monkeypatch.setattr(bulk, "POURED_FROM", 0 if how == "poured" else 1 << 30)
+    vectors = unit(200, 4).astype("f4")
+    table = {"id": [f"n{number:03}" for number in range(200)], "embedding": vectors}
+    if given == "Arrow":
+        flat = pa.Array.from_buffers(pa.float32(), vectors.size, [None, pa.py_buffer(vectors)])
+        lists = pa.FixedSizeListArray.from_arrays(flat, 4)
+        call = {"nodes": pa.table({**table, "embedding": lists})}
+    else:
+        # What is converted is a copy, and nobody can change it.
+        call = {**table, "embedding": vectors.astype(given, copy=False)}
+    before = dump(filled), filled.get_history()
+    meddler = Meddler(lambda: vectors[-1].fill(value))
+    load = functools.partial(
+        filled.insert_nodes, *filter(None, [call.pop("nodes", None)]), **call, progress=meddler
+    )
+    mode = "shared" if how == "shared" else "exclusive"
+    if given == "float64":
+        load(mode=mode)
+        assert np.allclose(np.linalg.norm(filled.embeddings().vectors, axis=1), 1)
+        return
+    with pytest.raises(errors.EmbeddingError, match="row 199: the vector was changed") as caught:
+        load(mode=mode)
+    assert caught.value.row == 199
+    if mode == "exclusive":
+        assert (dump(filled), filled.get_history()) == before
+    assert np.allclose(np.linalg.norm(filled.embeddings().vectors, axis=1), 1)
+    assert filled.search(X, k=1)
+    filled.insert_node({"id": "works"})
+
+
+def test_a_weight_that_changes_while_it_is_written(filled, monkeypatch):
+    monkeypatch.setattr(bulk, "SLICE", 16)
+    ids = [f"n{number:03}" for number in range(200)]
+    filled.insert_nodes(id=ids)
+    weights = np.full(199, 0.5)
+    meddler = Meddler(lambda: weights.fill(math.nan))
+    filled.insert_edges(source=ids[:-1], target=ids[1:], confidence=weights, progress=meddler)
+    assert filled.query("SELECT DISTINCT confidence FROM edges WHERE source LIKE 'n%'") == [(0.5,)]
 
 
 def test_a_generator_that_raises_half_way(filled):

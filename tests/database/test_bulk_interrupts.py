@@ -6,7 +6,7 @@ import signal
 import pyarrow
 import pytest
 
-from resonance import Edge, Node, ResonanceDB, bulk
+from resonance import Edge, Node, ResonanceDB, bulk, errors
 from support import dump, integrity, unit
 
 COUNT = 40
@@ -144,6 +144,35 @@ def test_a_shared_load_has_written_whole_batches(name, tmp_path, monkeypatch):
         load(db, mode="shared")
         assert dump(db) == wanted
     assert integrity(db.path) == [("ok",)]
+
+
+@pytest.mark.parametrize("writes", ["delete", "commit", "rollback", "transaction", "insert"])
+@pytest.mark.parametrize("name", ["nodes, columns", "edges, columns"])
+def test_progress_may_look_but_not_write(name, writes, place, tmp_path):
+    load = LOADS[name]
+    with ResonanceDB(tmp_path / "graph.db", **place) as db:
+        fill(db)
+        before = dump(db)
+        write = {
+            "delete": lambda: db.delete_nodes([IDS[-1]]),
+            "commit": db.commit,
+            "rollback": db.rollback,
+            "transaction": db.begin_transaction,
+            "insert": lambda: db.insert_node({"id": "another"}),
+        }[writes]
+        counts = []
+
+        def progress(done, total):
+            counts.append(db.get_stats())
+            write()
+
+        with pytest.raises(errors.TransactionError, match=r"progress|nest"):
+            load(db, progress=progress)
+        assert len(counts) == 1
+        assert dump(db) == before
+        works_on(db)
+        load(db, progress=lambda done, total: counts.append(db.get_stats()))
+        assert db.get_raw_db().execute("PRAGMA foreign_key_check") == []
 
 
 def test_a_rebuild_leaves_the_live_one(tmp_path, monkeypatch):

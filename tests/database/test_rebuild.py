@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from resonance import ResonanceDB
-from resonance.errors import RegenerateError
+from resonance.errors import RegenerateError, TransactionError
 from support import dump, integrity, start_python
 
 
@@ -76,6 +76,30 @@ def test_one_that_is_not_sound_changes_nothing(filled, path, open_elsewhere):
     if other is not None:
         assert [node.id for node in other.get_nodes()] == ["old-1", "old-2", "works"]
         other.close()
+
+
+@pytest.mark.parametrize("who", ["this one", "another one"])
+def test_what_is_committed_meanwhile_is_not_lost_unasked(filled, path, who):
+    def build(**how):
+        with filled.rebuild(**how) as fresh:
+            fresh.insert_nodes(id=["new"])
+            if who == "this one":
+                filled.insert_node({"id": "meanwhile"})
+            else:
+                with ResonanceDB(path) as other:
+                    other.insert_node({"id": "meanwhile"})
+
+    with pytest.raises(RegenerateError, match=r"committed while .* overwrite=True"):
+        build()
+    assert [node.id for node in filled.get_nodes()] == ["meanwhile", "old-1", "old-2"]
+    assert not list(path.parent.glob(".resonance-build-*"))
+    build(overwrite=True)
+    assert [node.id for node in filled.get_nodes()] == ["new"]
+
+
+def test_not_in_a_transaction(filled):
+    with filled.transaction(), pytest.raises(TransactionError, match="do not nest"):
+        filled.rebuild().__enter__()
 
 
 def test_readers_keep_their_snapshot_and_see_one_or_the_other(filled):
