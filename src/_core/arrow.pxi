@@ -197,6 +197,11 @@ cdef class ArrowTable:
         cdef VectorColumn column
         cdef int64_t position, element
         cdef bint fixed = schema.format[:3] == b"+w:"
+        if <bytes> schema.format == b"n":
+            column = empty_vector_column(name, self.length, self)
+            column.width = max(width, 0)
+            column.measure()
+            return column
         if not fixed and schema.format[:2] not in (b"+l", b"+L"):
             raise arrow_type_error(name, schema, "lists of float32")
         if schema.children[0].format[0] not in b"fge":

@@ -179,6 +179,16 @@ cdef class Names:
         return self.bytes.array(numpy.uint8).copy(), self.ends.array(numpy.int64).copy()
 
 
+cdef object not_unit_row(int64_t rowid):
+    return CorruptRowError(f"the node with rowid {rowid}: its embedding is not of unit norm, or not finite; embed "
+                           f"it again, or rebuild with `resonance init`")
+
+
+cdef bint is_unit(const float* vector, Py_ssize_t width) noexcept nogil:
+    """Whether it is what we store: of norm 1, as nearly as older writers' arithmetic made it."""
+    return -1e-3 < norm(vector, width) - 1 < 1e-3
+
+
 cdef inline double dot(const float* a, const double* b, Py_ssize_t width) noexcept nogil:
     """Dot product in float64; four sums, so that the compiler may run them side by side."""
     cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0
@@ -210,7 +220,7 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
         rowids (n,) int64 and scores (n,) float64 of those kept, in no order; and how many rows there were.
 
     Raises:
-        CorruptRowError: a blob has another width than the query, or is not finite, naming the row.
+        CorruptRowError: a blob has another width than the query, or is not of unit norm, naming the row.
     """
     cdef Best best = Best.__new__(Best, k, least, most)
     cdef Handle handle
@@ -239,10 +249,10 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
                     if size != wanted or vector == NULL:
                         failed = 1
                         break
-                    score = dot(vector, &query[0], width)
-                    if not isfinite(score):
+                    if not is_unit(vector, width):
                         failed = 3
                         break
+                    score = dot(vector, &query[0], width)
                     if best.offer(rowid, score) < 0:
                         failed = 2
                         break
@@ -252,7 +262,7 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
             if failed == 2:
                 raise MemoryError()
             if failed == 3:
-                raise not_finite_row(rowid)
+                raise not_unit_row(rowid)
             handle.check(rc, "search", sql)
         finally:
             statement.rewind()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -40,6 +41,9 @@ LINK_COLUMNS = (
 LINK_TABLES = "links AS l LEFT JOIN files ON files.node = l.source"
 
 Row = tuple[Any, ...]
+
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+"""A column that pandas adds for an index without a name, whoever asks."""
 
 CHUNK = 65_536
 """Rows of a column of text that are looked at together."""
@@ -178,7 +182,7 @@ Source = Given | _core.ArrowTable
 
 def node_columns(source: Source, width: int) -> list[_core.Column]:
     """The columns of a batch of nodes, checked one by one; ``width`` is the space's, or -1."""
-    _require_known(source.names, NODE_COLUMNS, required=("id",))
+    _require_known(_different(source.names), NODE_COLUMNS, required=("id",))
     columns: list[_core.Column] = []
     for name in NODE_COLUMNS:
         if name == "embedding" and name in source.names:
@@ -192,7 +196,7 @@ def node_columns(source: Source, width: int) -> list[_core.Column]:
 
 def edge_plan(source: Source) -> _core.EdgePlan:
     """A batch of edges, its columns checked one by one."""
-    _require_known(source.names, EDGE_COLUMNS, required=("source", "target"))
+    _require_known(_different(source.names), EDGE_COLUMNS, required=("source", "target"))
     ends, kinds = _core.Distinct(), _core.Distinct()
     columns: list[_core.Column] = [ends.column(name, source.texts(name)) for name in ("source", "target")]
     if "type" in source.names:
@@ -331,6 +335,14 @@ def _checked_json(value: Any, row: int) -> str | None:
     if not ok:
         raise ColumnError(f"column 'meta', row {row}: not the text of a JSON object", column="meta", row=row)
     return value
+
+
+def _different(names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ColumnError(f"two columns are called {name!r}; give one", column=name)
+        if not _PANDAS_INDEX.fullmatch(name):
+            yield name
 
 
 def _require_known(given: Iterable[str], known: Sequence[str], required: Sequence[str]) -> None:

@@ -134,7 +134,18 @@ def bad_tables():
         "meta not an object": ({"id": ["a", "b"], "meta": ["{}", "[1]"]}, ColumnError, "'meta', row 1"),
         "unknown column": ({"id": ["a"], "content": ["text"]}, ColumnError, "'content'"),
         "no id": ({"title": ["a"]}, ColumnError, "'id' is missing"),
+        "twice": (
+            pa.table([pa.array(["a"]), pa.array(["t"]), pa.array(["u"])], names=["id", "title", "title"]),
+            ColumnError,
+            "two columns are called 'title'",
+        ),
     }
+
+
+def test_the_index_of_pandas_and_columns_of_nothing_are_let_be(db):
+    table = pa.table({"id": ["a"], "embedding": pa.nulls(1), "title": pa.nulls(1), "__index_level_0__": [7]})
+    assert db.insert_nodes(table).inserted == 1
+    assert db.get_node("a").embedding is None
 
 
 @pytest.mark.parametrize("name", bad_tables())
@@ -143,7 +154,7 @@ def test_a_bad_table_is_refused_whole_by_name_and_row(db, name):
     db.insert_node({"id": "stays", "title": "as it is"})
     before = dump(db)
     with pytest.raises(error, match=says):
-        db.insert_nodes(pa.table(columns))
+        db.insert_nodes(columns if isinstance(columns, pa.Table) else pa.table(columns))
     assert dump(db) == before
     db.insert_node({"id": "still works"})
 
