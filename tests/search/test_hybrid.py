@@ -81,6 +81,13 @@ def test_conditions_hold_for_both_lists(both):
     assert ids(both.search_hybrid("pears", vector=[1, 0], where="id >= 'd'")) == ["d"]
 
 
+def test_conditions_that_can_be_read_only_once(both):
+    once = {"ids": (node for node in ["a", "e"]), "where": ("type = ?", iter("x"))}
+    hits = both.search_hybrid("plums", vector=[1, 0], **once)
+    assert list(hits) == list(both.search_hybrid("plums", vector=[1, 0], ids=["a", "e"], type="x"))
+    assert [list(hit.ranks) for hit in hits] == [["vector"], ["text"]]
+
+
 def test_without_a_model_words_work_alone_and_it_says_so(both):
     hits = both.search_hybrid("pears")
     assert ids(hits) == ["c", "d"]

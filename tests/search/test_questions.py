@@ -141,6 +141,10 @@ def test_why_a_node_is_not_found(db):
     filtered = db.why_not("n000", QUERY, type="note")
     assert (filtered.reason, filtered.detail) == ("filtered", "type='note'")
     assert db.why_not("n001", QUERY, 1000, min_score=0.999).reason == "below min_score"
+    once = {"ids": iter(["n000", "n001"]), "where": ("title <> ?", iter(["it's"]))}
+    assert db.why_not("n001", QUERY, 2, **once).rank == 1
+    filtered = db.why_not("n002", QUERY, ids=iter(["n000", "n001"]))
+    assert (filtered.reason, filtered.detail) == ("filtered", "ids=['n000', 'n001']")
     with pytest.raises(errors.InputError, match="colour"):
         db.why_not("n001", QUERY, colour="red")
     with pytest.raises(errors.InputError, match="one query"):

@@ -123,6 +123,16 @@ class Filter:
         return " AND ".join(conditions) or "1", values
 
 
+def repeatable(conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a :class:`Filter`, to make it of more than once: an iterator is empty the second time."""
+    held = dict(conditions)
+    if held.get("ids") is not None:
+        held["ids"] = _texts(held["ids"])
+    if isinstance(held.get("where"), tuple):
+        held["where"] = _condition(held["where"])
+    return held
+
+
 def _is_text(value: object) -> bool:
     """Texts with a lone surrogate are stored nowhere."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

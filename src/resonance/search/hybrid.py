@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from resonance.errors import EmbedderError, InputError, TextSearchError
 from resonance.model import ContentPolicy, Hit, Hits, Rank, Space
-from resonance.search.filters import GroupBy, Where, is_number
+from resonance.search.filters import GroupBy, Where, is_number, repeatable
 
 if TYPE_CHECKING:
     from resonance.questions import Questions
@@ -58,17 +58,18 @@ def search_hybrid(
     """See ``ResonanceDB.search_hybrid``."""
     weight = checked_weights(weights, k0)
     most = max(k, candidates)
+    chosen = repeatable(conditions)
     lists: dict[str, Sequence[Hit]] = {}
     notes: list[str] = []
     by_text = None
     try:
-        by_text = db.search_text(text, most, **conditions)
+        by_text = db.search_text(text, most, **chosen)
         notes += by_text.notes
     except TextSearchError as error:
         notes.append(f"no list by words: {error}")
     try:
         asked, space = _vector_of(db, text, vector)
-        lists["vector"] = db.search(asked, most, space=space, **conditions)
+        lists["vector"] = db.search(asked, most, space=space, **chosen)
     except EmbedderError as error:
         notes.append(f"no list by meaning: {error}")
     if by_text is not None:

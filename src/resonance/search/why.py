@@ -10,14 +10,14 @@ from resonance import _core
 from resonance.errors import InputError
 from resonance.model import WhyNot
 from resonance.search.exact import Question
-from resonance.search.filters import Filter
+from resonance.search.filters import Filter, repeatable
 from resonance.search.hits import Sight, scored
 from resonance.session import Session
 
 
 def why_not(session: Session, id: str, query: Any, k: int, conditions: dict[str, Any]) -> WhyNot:
     """See ``ResonanceDB.why_not``."""
-    filters = {name: value for name, value in conditions.items() if name != "min_score"}
+    filters = repeatable({name: value for name, value in conditions.items() if name != "min_score"})
     try:
         chosen = Filter(**filters)
     except TypeError as error:
