@@ -226,7 +226,8 @@ class Questions:
             hydrate: put the text of each hit's node, with its state, into ``hit.content``; True, or a
                 policy as :meth:`content_many` takes it. ``"drop"`` leaves such hits out of the answer.
             after: the last hit of the page before, or its (score, id): go on behind it.
-            mmr: from 0 (diverse) to 1 (near): choose among the nearest such that they differ.
+            mmr: from 0 (diverse) to 1 (near): choose among the nearest such that they differ. Such answers
+                have no further pages.
             memory: ``"resident"`` keeps int8 codes of all vectors, a good quarter of their bytes, from the
                 first search on, and follows what anybody writes; ``"stream"`` reads the database each
                 time. The answers are the same.

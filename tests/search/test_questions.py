@@ -130,6 +130,14 @@ def test_diversity(db):
             db.search(query, mmr=wrong)
 
 
+@pytest.mark.parametrize("options", [{}, {"group_by": "document"}, {"memory": "stream"}])
+def test_diverse_hits_have_no_pages(db, options):
+    """In the order in which they were chosen, what is behind the last one was partly shown before it."""
+    first = db.search(QUERY, 5, mmr=0.2, **options)
+    with pytest.raises(errors.InputError, match=r"mmr and after.*larger k"):
+        db.search(QUERY, 5, mmr=0.2, after=first[-1], **options)
+
+
 def test_why_a_node_is_not_found(db):
     hits = db.search(QUERY, 1000)
     assert db.why_not("nobody", QUERY).reason == "unknown"

@@ -87,6 +87,8 @@ class Question:
         self.wanted = count_of(k)
         if mmr is not None and not (is_number(mmr) and 0 <= mmr <= 1):
             raise InputError(f"mmr={mmr!r}; give a number from 0 (diverse) to 1 (near)")
+        if mmr is not None and after is not None:
+            raise InputError("mmr and after: diverse hits have no next page; give one, or a larger k")
         if min_score is not None and not (is_number(min_score) and np.isfinite(min_score)):
             raise InputError(f"min_score={min_score!r}; give a number")
         self.single = _is_vector(query)
