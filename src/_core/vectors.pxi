@@ -54,6 +54,10 @@ cdef object wrong_width(object node_id, int bytes_found, Py_ssize_t width):
         f"({width * 4} bytes); embed it again, or rebuild with `resonance init`", node_id)
 
 
+cdef object named_row(sqlite3_stmt* stmt, int64_t rowid):
+    return column_value(stmt, 2) if sqlite3_column_count(stmt) > 2 else f"rowid {rowid}"
+
+
 def read_vectors(Connection connection not None, str sql not None, parameters,
                  float[:, ::1] out not None):
     """Run a query of (id, embedding) and copy each vector into the next row of ``out``.
@@ -179,9 +183,10 @@ cdef class Names:
         return self.bytes.array(numpy.uint8).copy(), self.ends.array(numpy.int64).copy()
 
 
-cdef object not_unit_row(int64_t rowid):
-    return CorruptRowError(f"the node with rowid {rowid}: its embedding is not of unit norm, or not finite; embed "
-                           f"it again, or rebuild with `resonance init`")
+cdef object not_unit_row(object node_id):
+    return CorruptRowError(
+        f"node {node_id!r}: its embedding is not of unit norm, or not finite; embed it again, or rebuild "
+        f"with `resonance init`", node_id)
 
 
 cdef bint is_unit(const float* vector, Py_ssize_t width) noexcept nogil:
@@ -209,6 +214,8 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
                   const double[::1] query not None, Py_ssize_t k, double least=-INFINITY,
                   double most=INFINITY):
     """Run a query of (rowid, embedding), score every row in place, in SQLite's own memory, and keep the best.
+
+    A third column is the id that errors name the row by.
 
     Args:
         query: (width,) float64, of unit norm for scores that are cosines.
@@ -258,11 +265,11 @@ def score_vectors(Connection connection not None, str sql not None, parameters,
                         break
                     rc = sqlite3_step(stmt)
             if failed == 1:
-                raise wrong_width(f"rowid {rowid}", size, width)
+                raise wrong_width(named_row(stmt, rowid), size, width)
             if failed == 2:
                 raise MemoryError()
             if failed == 3:
-                raise not_unit_row(rowid)
+                raise not_unit_row(named_row(stmt, rowid))
             handle.check(rc, "search", sql)
         finally:
             statement.rewind()
@@ -461,7 +468,7 @@ def visit_rows(Connection connection not None, str sql not None, const int64_t[:
                         failed = 2
                         break
             if failed == 1:
-                raise wrong_width(f"rowid {rowids[i]}", size, width)
+                raise wrong_width(column_value(stmt, 1), size, width)
             if failed == 2:
                 raise MemoryError()
             handle.check(rc, "search", sql)

@@ -245,8 +245,15 @@ def test_a_stored_vector_of_another_width(db, damage):
     db.insert_nodes(id=["a", "b"], embedding=[[1, 0], [0, 1]])
     with db.transaction() as connection:
         connection.execute(f"UPDATE nodes SET embedding = {damage} WHERE id = 'b'")
-    with pytest.raises(errors.CorruptRowError, match="2 float32"):
-        db.search([1, 0])
+    for ask in (
+        lambda: db.search([1, 0]),
+        lambda: db.search([1, 0], memory="stream"),
+        lambda: db.why_not("a", [1, 0]),
+        lambda: db.why_not("b", [1, 0]),
+    ):
+        with pytest.raises(errors.CorruptRowError, match=r"node 'b'.*2 float32") as caught:
+            ask()
+        assert caught.value.node_id == "b"
     assert [hit.id for hit in db.search([1, 0], ids=["a"])] == ["a"]
 
 
@@ -257,8 +264,9 @@ def test_a_stored_vector_that_is_not_finite(db, value):
     with db.transaction() as connection:
         connection.execute("UPDATE nodes SET embedding = ? WHERE id = 'b'", (np.array([value, value], "f4"),))
     for k in (1, 2, 3):
-        with pytest.raises(errors.CorruptRowError, match="not finite"):
+        with pytest.raises(errors.CorruptRowError, match=r"node 'b'.*not finite") as caught:
             db.search([1, 1], k)
+        assert caught.value.node_id == "b"
 
 
 def test_dot_product_and_fafcas():

@@ -126,7 +126,7 @@ def test_rows_that_are_not_there():
         for numbers in ([3], [-1], [1, 0]):
             with pytest.raises(IndexError):
                 rows.names(np.array(numbers))
-        with pytest.raises(errors.CorruptRowError, match="rowid 1"):
+        with pytest.raises(errors.CorruptRowError, match="node 'a'"):
             _core.visit_rows(connection, sql, np.array([1]), np.ones(3))
 
 

@@ -26,6 +26,10 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bounds = npt.NDArray[np.float32]
 
+Row = tuple[str, str, str]
+ROW: Row = ("rowid", "embedding", "id")
+"""The columns of ``nodes`` that a scan is about."""
+
 _NOTHING = Scored(np.empty(0, np.int64), np.empty(0))
 
 
@@ -312,29 +316,38 @@ def _may_want(scores: Floats, question: Question) -> bool:
 
 def _streamed(connection: _core.Connection, question: Question, notes: _Notes) -> list[Scored]:
     where, values = question.chosen.sql()
-    sql = f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL"
+    columns, there = ROW, f"nodes WHERE {where} AND embedding IS NOT NULL"
     if question.aside is not None:
         # The conditions are about columns of nodes, whose names stand in vectors too.
-        sql = (
-            f"SELECT n.row, v.embedding FROM (SELECT rowid AS row, id, hash FROM nodes WHERE {where}) AS n "
+        columns = ("n.row", "v.embedding", "n.id")
+        there = (
+            f"(SELECT rowid AS row, id, hash FROM nodes WHERE {where}) AS n "
             f"JOIN vectors AS v ON v.node = n.id AND v.space = {question.aside} "
             f"WHERE v.embedding IS NOT NULL AND v.hash IS {spaces.TEXT}"
         )
     found = []
     with notes.stage("scan"):
         for query in question.queries:
-            rowids, scores, notes.rows = _core.score_vectors(
-                connection,
-                sql,
-                values,
-                query,
-                question.k,
-                question.least,
-                question.most,
+            rowids, scores, notes.rows = scanned(
+                connection, columns, there, values, query, question.k, question.least, question.most
             )
             found.append(Scored(rowids, scores))
     notes.passed = notes.scored = notes.rows
     return found
+
+
+def scanned(
+    connection: _core.Connection, columns: Row, there: str, values: list[Any], query: Floats, *limits: Any
+) -> tuple[Ints, Floats, int]:
+    """What ``score_vectors`` gives for these columns of these rows; an error names the node by its id."""
+    rowid, vector, name = columns
+    try:
+        sql = f"SELECT {rowid}, {vector} FROM {there}"
+        return _core.score_vectors(connection, sql, values, query, *limits)
+    except CorruptRowError:
+        # Ids are read only now: every row of every scan would pay for them.
+        sql = f"SELECT {rowid}, {vector}, {name} FROM {there}"
+        return _core.score_vectors(connection, sql, values, query, *limits)
 
 
 def _hits(connection: _core.Connection, found: Scored, question: Question) -> Hits | None:

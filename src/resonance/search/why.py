@@ -9,7 +9,7 @@ import numpy as np
 from resonance import _core
 from resonance.errors import InputError
 from resonance.model import WhyNot
-from resonance.search.exact import Question
+from resonance.search.exact import ROW, Question, scanned
 from resonance.search.filters import Filter, repeatable
 from resonance.search.hits import Sight, scored
 from resonance.session import Session
@@ -44,13 +44,8 @@ def why_not(session: Session, id: str, query: Any, k: int, conditions: dict[str,
 
 def _ranked(connection: _core.Connection, id: str, score: float, question: Question) -> WhyNot:
     where, values = question.chosen.sql()
-    rowids, scores, rows = _core.score_vectors(
-        connection,
-        f"SELECT rowid, embedding FROM nodes WHERE {where} AND embedding IS NOT NULL",
-        values,
-        question.queries[0],
-        2**62,
-    )
+    there = f"nodes WHERE {where} AND embedding IS NOT NULL"
+    rowids, scores, rows = scanned(connection, ROW, there, values, question.queries[0], 2**62)
     tied = rowids[scores == score].tolist()
     ids = sorted(connection.query("SELECT id FROM nodes WHERE rowid = ?", (row,))[0][0] for row in tied)
     rank = int((scores > score).sum()) + ids.index(id) + 1
