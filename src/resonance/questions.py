@@ -36,7 +36,7 @@ from resonance.search import hybrid
 from resonance.search import text as fulltext
 from resonance.search.backend import Backend, Backends
 from resonance.search.exact import Memory, Options, Question, search
-from resonance.search.filters import Filter, GroupBy, Where
+from resonance.search.filters import Filter, GroupBy, Where, count_of
 from resonance.search.index import VectorIndex
 from resonance.search.why import why_not
 from resonance.session import Session
@@ -154,9 +154,7 @@ class Questions:
         Each piece is a fresh look at the database, so that no snapshot is kept for the length of the
         loop: rows written meanwhile may or may not be seen, rows that stay are seen once.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size={batch_size}; give 1 or more")
-        return matrix.read_pieces(self._session, batch_size)
+        return matrix.read_pieces(self._session, count_of(batch_size, "batch_size", least=1))
 
     def to_arrow(
         self,

@@ -1,5 +1,7 @@
 """Exact search is what brute force in float64 finds: order, ties, filters, thresholds, any k."""
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -108,6 +110,16 @@ def test_any_k(library, k):
     db, nodes = library
     hits = check(db, nodes, np.arange(16.0) - 5, k)
     assert len(hits) == min(k, 360)
+
+
+@pytest.mark.parametrize("k", [2**58 - 1, sys.maxsize, 10**20])
+@pytest.mark.parametrize(
+    "options", [{}, {"group_by": "document"}, {"mmr": 1.0}, {"memory": "stream"}], ids=str
+)
+def test_more_than_any_file_has(library, k, options):
+    db, _ = library
+    query = np.arange(16.0) - 5
+    assert db.search(query, k, **options) == db.search(query, 360, **options)
 
 
 def test_a_matrix_of_queries(library):

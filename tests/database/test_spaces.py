@@ -156,8 +156,9 @@ def test_pieces_while_others_write(db):
         db.delete_nodes([f"n{19 - number:02d}"]) if number < 2 else None
     assert len(seen) == len(set(seen))
     assert {f"n{i:02d}" for i in range(18)} <= set(seen)
-    for wrong in (0, -1):
-        with pytest.raises(errors.InputError):
+    assert len(next(db.iter_embeddings(10**20))) == len(db.embeddings())
+    for wrong in (0, -1, "a", True, 2.5, None):
+        with pytest.raises(errors.InputError, match="batch_size"):
             db.iter_embeddings(wrong)
 
 

@@ -70,6 +70,13 @@ def test_weights_that_make_no_sense(both, wrong):
         both.search_hybrid("pears", vector=[1, 0], **wrong)
 
 
+@pytest.mark.parametrize("name", ["k", "candidates"])
+@pytest.mark.parametrize("wrong", [-1, True, 2.5, "3", None])
+def test_counts_that_are_none(both, name, wrong):
+    with pytest.raises(errors.InputError, match=f"{name}=.*whole number"):
+        both.search_hybrid("pears", vector=[1, 0], **{name: wrong})
+
+
 def test_ties_are_ordered_by_id(both):
     hits = both.search_hybrid("plums", 4, vector=[1, 0], weights={"vector": 1, "text": 1})
     assert ids(hits) == ["a", "e", "b", "f"]

@@ -20,15 +20,19 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def count_of(k: object) -> int:
-    """How many are wanted.
+MOST = 1 << 58
+"""A count beyond it means all: so many rows are in no file, and what is made of it still fits 64 bits."""
+
+
+def count_of(wanted: object, name: str = "k", *, least: int = 0) -> int:
+    """How many are wanted, :data:`MOST` at most.
 
     Raises:
-        InputError: it is no whole number, or negative.
+        InputError: it is no whole number, or less than ``least``.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 0:
-        raise InputError(f"k={k!r}; give a whole number, 0 or more")
-    return int(k)
+    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < least:
+        raise InputError(f"{name}={wanted!r}; give a whole number, {least} or more")
+    return min(int(wanted), MOST)
 
 
 def is_grouped(group_by: object) -> bool:
@@ -124,7 +128,7 @@ class Filter:
 
 
 def repeatable(conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a :class:`Filter`, to make it of more than once: an iterator is empty the second time."""
+    """Arguments of a :class:`Filter` to make several of: an iterator would be empty the second time."""
     held = dict(conditions)
     if held.get("ids") is not None:
         held["ids"] = _texts(held["ids"])

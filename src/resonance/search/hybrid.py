@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from resonance.errors import EmbedderError, InputError, TextSearchError
 from resonance.model import ContentPolicy, Hit, Hits, Rank, Space
-from resonance.search.filters import GroupBy, Where, is_number, repeatable
+from resonance.search.filters import GroupBy, Where, count_of, is_number, repeatable
 
 if TYPE_CHECKING:
     from resonance.questions import Questions
@@ -57,7 +57,8 @@ def search_hybrid(
 ) -> Hits:
     """See ``ResonanceDB.search_hybrid``."""
     weight = checked_weights(weights, k0)
-    most = max(k, candidates)
+    k = count_of(k)
+    most = max(k, count_of(candidates, "candidates"))
     chosen = repeatable(conditions)
     lists: dict[str, Sequence[Hit]] = {}
     notes: list[str] = []
