@@ -152,6 +152,9 @@ def test_a_long_question_says_what_was_left_out(filled):
     hits = filled.search_text("pears " + " ".join(f"word{number}" for number in range(100_000)))
     assert ids(hits) == ["b", "a"]
     assert "99,937 of its words" in hits.notes[0]
+    hits = filled.search_text(" ".join(f'"word{number}"' for number in range(1000)))
+    assert hits == []
+    assert "936 of its words" in hits.notes[0]
 
 
 @pytest.mark.parametrize("k", [-1, 1.5, True, "3", None])

@@ -153,6 +153,15 @@ def test_a_megabyte_is_asked_for_by_its_first_words():
     assert Index("一" * 10)("一二三四五六七八九十" * 100_000) == []
 
 
+def test_phrases_are_bounded_as_words_are():
+    text = " ".join(f'"word{number} x" other{number}' for number in range(1000))
+    asked = tokens.question(text)
+    assert asked.all == tuple(f'"word{number} x"' for number in range(tokens.MOST_TERMS))
+    assert asked.dropped == 2000 - tokens.MOST_TERMS
+    held = " ".join(f"word{number} x" for number in range(tokens.MOST_TERMS))
+    assert Index(held, held.removesuffix("word63 x"))(text) == [0]
+
+
 def test_names_are_also_found_by_their_parts():
     assert tokens.names("AssemblyLoadContext") == "AssemblyLoadContext Assembly Load Context"
     assert tokens.names("parseHTMLPage") == "parseHTMLPage parse HTML Page"

@@ -45,7 +45,7 @@ class Question(NamedTuple):
     """A text asked for, as expressions of FTS5.
 
     ``any``: any of the words; None if there is none. ``all``: the phrases in quotation marks, which must
-    all occur. ``dropped`` counts words beyond :data:`MOST_TERMS`.
+    all occur. ``dropped`` counts words and phrases beyond :data:`MOST_TERMS`.
     """
 
     any: str | None
@@ -88,9 +88,10 @@ def _parts(word: str) -> str:
 def question(text: str) -> Question:
     """What to ask the index for a text that somebody typed. No character of it is syntax but ``"``."""
     text = _SURROGATE.sub(" ", text.replace("\0", " "))
-    phrases = tuple(dict.fromkeys(phrase for quoted in _QUOTED.findall(text) if (phrase := _phrase(quoted))))
+    quoted = dict.fromkeys(phrase for part in _QUOTED.findall(text) if (phrase := _phrase(part)))
+    phrases = tuple(quoted)[:MOST_TERMS]
     terms = dict.fromkeys(phrases)
-    dropped = 0
+    dropped = len(quoted) - len(phrases)
     for word in dict.fromkeys(_BETWEEN.split(_QUOTED.sub(" ", text))):
         for term in _terms(word):
             if term not in terms and len(terms) >= MOST_TERMS:
