@@ -68,6 +68,20 @@ def test_what_is_found_and_what_is_not(text, found, not_found):
         assert ask(question) == [], question
 
 
+@pytest.mark.parametrize("emoji", "⏰⏳⌚⌛⏩⏸▶◀↔⤴⌨⏏↩▪◻〰〽☀✅⭐🎉")
+def test_an_emoji_is_a_word(emoji):
+    ask = Index(f"due{emoji}today", f"{emoji}\ufe0f in colour", "due today")
+    assert ask(emoji) == ask(f"{emoji}\ufe0f") == [0, 1]
+    assert ask(f'"due {emoji} today"') == [0]
+
+
+def test_an_arrow_is_none():
+    ask = Index("alpha → beta", "alpha→gamma")
+    assert ask("→") == []
+    assert ask('"alpha beta"') == [0]
+    assert ask("alpha→gamma") == [1]
+
+
 def test_every_character_of_a_dense_script_is_found_wherever_it_stands():
     run = "天地玄黄宇宙洪荒日月盈昃"
     ask = Index(run, "辰宿列张")

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-RULES = 1
+RULES = 2
 """Raised whenever the same text would be indexed in another way, so that indexes are made anew."""
 
 TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
@@ -27,7 +27,12 @@ _DENSE = (
     "\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _DENSE_RUN = re.compile(rf"[{_DENSE}]+")
-_EMOJI = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
+# Below U+2600 only what Unicode lists as emoji, but for © and ®, which stick to names: plain arrows and boxes
+# stand between words, in notes more often than not. https://unicode.org/Public/UCD/latest/ucd/emoji/
+_EMOJI = re.compile(
+    "[\u2194-\u2199\u21a9\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u25aa\u25ab\u25b6\u25c0"
+    "\u25fb-\u25fe\u2600-\u27bf\u2934\u2935\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
+)
 # Vowel points and accents that most writers leave out, the tatweel, and marks that only style an emoji.
 _UNWRITTEN = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
