@@ -103,6 +103,18 @@ def test_without_a_model_words_work_alone_and_it_says_so(both):
     assert "unnamed" in hits.notes[0]
 
 
+def test_without_vectors_words_work_alone_and_it_says_so(db):
+    db.insert_nodes(id=["e", "f"])
+    db.insert_texts([Text("e", "plums"), Text("f", "figs")])
+    for _ in range(2):
+        hits = db.search_hybrid("plums", vector=[1, 0])
+        assert (ids(hits), hits.lists) == (["e"], ("text",))
+        assert "no list by meaning: the database holds no vectors" in hits.notes[0]
+        db.insert_node({"id": "f", "embedding": [1, 0]})
+        assert db.search_hybrid("plums", vector=[1, 0], ids=["e"]).notes == ()
+        db.insert_node({"id": "f", "embedding": None})
+
+
 def test_without_a_text_index_meaning_works_alone_and_it_says_so(db):
     db.insert_nodes(id=list(VECTORS), embedding=list(VECTORS.values()))
     hits = db.search_hybrid("pears", vector=[1, 0])
@@ -114,6 +126,8 @@ def test_without_a_text_index_meaning_works_alone_and_it_says_so(db):
 def test_with_neither_it_fails(db):
     with pytest.raises(errors.TextSearchError, match=r"nothing to search by.*ingest"):
         db.search_hybrid("pears")
+    with pytest.raises(errors.TextSearchError, match=r"nothing to search by.*no vectors"):
+        db.search_hybrid("pears", vector=[1, 0])
 
 
 def test_a_vector_that_is_wrong_is_an_error_and_no_reason_to_do_without(both):

@@ -70,7 +70,11 @@ def search_hybrid(
         notes.append(f"no list by words: {error}")
     try:
         asked, space = _vector_of(db, text, vector)
-        lists["vector"] = db.search(asked, most, space=space, **chosen)
+        near = db.search(asked, most, space=space, **chosen)
+        if near or db.query("SELECT 1 FROM nodes WHERE embedding IS NOT NULL LIMIT 1"):
+            lists["vector"] = near
+        else:
+            notes.append("no list by meaning: the database holds no vectors; `resonance ingest` makes them")
     except EmbedderError as error:
         notes.append(f"no list by meaning: {error}")
     if by_text is not None:
