@@ -315,7 +315,8 @@ class Questions:
             weights: of ``"vector"`` and ``"text"``; 1 where none is given.
             candidates: how many of each list are fused, ``k`` at least.
             rerank: called with the text and the fused hits; returns a score for each, or the hits in
-                their new order. What it raises is raised. With ``hydrate`` the hits carry their text.
+                their new order, without those to leave out. What it raises is raised. With ``hydrate``
+                the hits carry their text.
             conditions: ``domain``, ``type``, ``layer``, ``ids``, ``where``, ``group_by``, as for
                 :meth:`search`.
 
@@ -325,7 +326,7 @@ class Questions:
 
         Raises:
             TextSearchError: there is neither list.
-            EmbeddingError: the vector that was given is not one of this space.
+            EmbeddingError: the vector that was given is not one, or not of this space.
         """
         return hybrid.search_hybrid(
             self,

@@ -63,7 +63,14 @@ def test_weights_and_the_constant(both):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"weights": {"txt": 1}}, {"weights": {"text": -1}}, {"weights": {"text": math.nan}}, {"k0": -1}],
+    [
+        {"weights": [1, 2]},
+        {"weights": "text"},
+        {"weights": {"txt": 1}},
+        {"weights": {"text": -1}},
+        {"weights": {"text": math.nan}},
+        {"k0": -1},
+    ],
 )
 def test_weights_that_make_no_sense(both, wrong):
     with pytest.raises(errors.InputError):
@@ -137,6 +144,17 @@ def test_a_vector_that_is_wrong_is_an_error_and_no_reason_to_do_without(both):
         both.search_hybrid("pears", vector=lambda text: 1 / 0)
 
 
+@pytest.mark.parametrize(
+    "wrong", [[[1, 0]], np.ones((1, 2)), np.ones((2, 2)), [[1, 0], [1]], 5, "pears"], ids=str
+)
+def test_a_vector_that_is_none_or_several(both, wrong):
+    for vector in (wrong, lambda text: wrong):
+        with pytest.raises(errors.EmbeddingError, match=r"not one vector \(d,\).*take the row"):
+            both.search_hybrid("pears", vector=vector)
+    with pytest.raises(errors.EmbeddingError, match="vector= is NoneType"):
+        both.search_hybrid("pears", vector=lambda text: None)
+
+
 def test_a_reranker_gives_scores(both):
     asked = []
 
@@ -159,11 +177,19 @@ def test_a_reranker_gives_hits_in_their_new_order(both):
 
 @pytest.mark.parametrize(
     "returned",
-    [[1.0], [math.nan] * 4, ["x"] * 4, [None] * 4, [Hit("stranger", 1.0)], [Hit("a", 1.0)] * 2],
+    [[1.0], [math.nan] * 4, ["x"] * 4, [None] * 4, [Hit("stranger", 1.0)], [Hit("a", 1.0)] * 2, None, 5],
 )
 def test_a_reranker_that_returns_nonsense(both, returned):
     with pytest.raises(errors.InputError, match="reranker"):
         both.search_hybrid("pears", vector=[1, 0], rerank=lambda text, hits: returned)
+
+
+def test_a_reranker_may_leave_out_every_hit_and_the_answer_says_so(both):
+    hits = both.search_hybrid("pears", vector=[1, 0], rerank=lambda text, hits: [])
+    assert hits == []
+    assert (hits.reranked, hits.notes) == (True, ("the reranker left out all 4 hits",))
+    nothing = both.search_hybrid("pears", vector=[1, 0], ids=[], rerank=lambda text, hits: [])
+    assert (nothing, nothing.notes) == ([], ())
 
 
 def test_what_a_reranker_raises_is_raised(both):

@@ -95,7 +95,7 @@ class Question:
             raise InputError("mmr and after: diverse hits have no next page; give one, or a larger k")
         if min_score is not None and not (is_number(min_score) and np.isfinite(min_score)):
             raise InputError(f"min_score={min_score!r}; give a number")
-        self.single = _is_vector(query)
+        self.single = is_vector(query)
         self.queries = _unit_queries([query] if self.single else query)
         self.candidates = self.wanted if mmr is None else _DIVERSE_AMONG * self.wanted
         # How many nodes to look at; documents are more than one each.
@@ -386,7 +386,8 @@ def _position(after: tuple[float, str] | Hit | None) -> tuple[float, str] | None
     return float(score), last
 
 
-def _is_vector(query: Any) -> bool:
+def is_vector(query: Any) -> bool:
+    """Whether it is one vector, of whatever width; no matrix."""
     try:
         return np.ndim(query) == 1
     except ValueError:  # rows of different widths; the check to come says which

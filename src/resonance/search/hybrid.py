@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy.typing as npt
 
-from resonance.errors import EmbedderError, InputError, TextSearchError
+from resonance.errors import EmbedderError, EmbeddingError, InputError, TextSearchError
 from resonance.model import ContentPolicy, Hit, Hits, Rank, Space
+from resonance.search.exact import is_vector
 from resonance.search.filters import GroupBy, Where, count_of, is_number, repeatable
 
 if TYPE_CHECKING:
@@ -85,7 +86,10 @@ def search_hybrid(
     if hydrate is not False:
         db.hydrate(found, hydrate)
     if reranker is not None:
+        given = len(found)
         found = Hits(rerank(text, found, reranker)[:k])
+        if given and not found and k:
+            notes.append(f"the reranker left out all {given} hits")
     found.lists, found.notes, found.reranked = tuple(lists), tuple(notes), reranker is not None
     return found
 
@@ -94,7 +98,14 @@ def _vector_of(db: Questions, text: str, vector: Vector) -> tuple[Any, Space | N
     """The vector to ask with, and its space, as far as it is known."""
     if vector is None:
         return db._embedded(text)
-    return vector(text) if callable(vector) else vector, None
+    given = vector(text) if callable(vector) else vector
+    if not is_vector(given):
+        raise EmbeddingError(
+            f"vector= is {type(given).__name__} and not one vector (d,); give one, or a function that "
+            f"returns one; of a matrix take the row, as in model([text])[0]",
+            column=None,
+        )
+    return given, None
 
 
 def checked_weights(weights: Mapping[str, float] | None, k0: float) -> dict[str, float]:
@@ -103,6 +114,8 @@ def checked_weights(weights: Mapping[str, float] | None, k0: float) -> dict[str,
     Raises:
         InputError: of a list there is none of, or not a number that can be a weight.
     """
+    if weights is not None and not isinstance(weights, Mapping):
+        raise InputError(f"weights={weights!r:.80}; give weights by list, such as {{'vector': 2, 'text': 1}}")
     told = dict(weights or {})
     if unknown := sorted(told.keys() - set(LISTS)):
         raise InputError(f"weights: there is no list {unknown[0]!r}; there are {', '.join(LISTS)}")
@@ -149,8 +162,11 @@ def rerank(question: str, hits: Sequence[Hit], reranker: Reranker) -> list[Hit]:
         hit._replace(ranks={**(hit.ranks or {}), FUSED: Rank(rank, hit.score)})
         for rank, hit in enumerate(hits, 1)
     ]
-    answer: list[Any] = list(reranker(question, hits))
-    if answer and all(isinstance(item, Hit) for item in answer):
+    returned: Any = reranker(question, hits)
+    if not isinstance(returned, Iterable):
+        raise InputError(f"the reranker returned {returned!r:.80}; give a score for each hit, or hits")
+    answer = list(returned)
+    if all(isinstance(item, Hit) for item in answer):
         ids = [hit.id for hit in answer]
         if not set(ids) <= {hit.id for hit in hits} or len(set(ids)) < len(ids):
             raise InputError("the reranker returned hits that it was not given, or one of them twice")
