@@ -8,7 +8,7 @@ import numpy as np
 
 from resonance import _core, spaces
 from resonance.model import EmbeddingMatrix, FloatArray
-from resonance.parallel import READERS, piece_by_piece, readers, rowids
+from resonance.parallel import READERS, piece_by_piece, readers, rowids, rows_at_most
 from resonance.search.filters import Filter
 from resonance.session import Session
 
@@ -24,7 +24,7 @@ def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
             return EmbeddingMatrix(_core.Names(), np.empty((0, max(width, 0)), dtype=np.float32))
         low, high = bounds
         span = high - low
-        if where != "1" or span > _rows_at_most(first):
+        if where != "1" or span > rows_at_most(first, width):
             # Few of the rowids are wanted or in use: counting first is cheaper than room for all.
             where = f"{where} AND embedding IS NOT NULL"
             count = int(first.execute(f"SELECT count(*) FROM nodes WHERE {where}", values)[0][0])
@@ -56,7 +56,7 @@ def _read_side_by_side(connections: list[_core.Connection], low: int, out: Float
 
 def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
     """Pieces of at most ``size`` rows; see ``ResonanceDB.iter_embeddings``."""
-    last = -(2**63)
+    last: float = -np.inf
     while True:
         with session.snapshot() as connection:
             width = spaces.width(connection)
@@ -76,15 +76,7 @@ def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
 
 
 def _read_range(connection: _core.Connection, start: int, stop: int, out: FloatArray) -> _core.Names:
+    # The one behind the largest rowid there can be is too large to ask for.
     return _core.read_vectors(
-        connection,
-        "SELECT id, embedding FROM nodes WHERE rowid >= ? AND rowid < ?",
-        (start, stop),
-        out,
+        connection, "SELECT id, embedding FROM nodes WHERE rowid BETWEEN ? AND ?", (start, stop - 1), out
     )
-
-
-def _rows_at_most(connection: _core.Connection) -> int:
-    """A bound on the number of nodes that costs nothing: rows are not smaller than this."""
-    pages, size = (connection.execute(f"PRAGMA {name}")[0][0] for name in ("page_count", "page_size"))
-    return int(pages * size) // (4 * max(spaces.width(connection), 1))

@@ -31,6 +31,12 @@ def rowids(connection: Connection) -> tuple[int, int] | None:
     return None if low is None else (int(low), int(high) + 1)
 
 
+def rows_at_most(connection: Connection, width: int) -> int:
+    """A bound on the nodes with vectors so wide that costs nothing: their rows are not smaller."""
+    pages, size = (connection.execute(f"PRAGMA {name}")[0][0] for name in ("page_count", "page_size"))
+    return int(pages * size) // (4 * max(width, 1))
+
+
 def readers(connections: Sequence[Connection], span: int) -> int:
     """How many of them it pays to read ``span`` rowids with."""
     return max(1, min(len(connections), span // ROWS_PER_READER))

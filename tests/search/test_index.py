@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resonance import ResonanceDB, _core, errors
+from resonance.search import index
 from support import unit
 
 FEW = settings(deadline=None, database=None, derandomize=True, max_examples=60)
@@ -175,6 +176,31 @@ def test_an_empty_database(tmp_path):
         db.insert_nodes(id=["a"], embedding=[[1, 0]])
         db.delete_nodes(["a"])
         assert db.search([1, 0]) == []
+
+
+def test_rowids_far_apart(db, monkeypatch):
+    """As after somebody has written to the file: reading takes as long as there are rows, not rowids."""
+    db.insert_nodes(id=["a", "b", "c"], embedding=[[1, 0], [0, 1], [1, 1]])
+    with db.transaction() as writer:
+        writer.execute("UPDATE nodes SET rowid = 1 << 27 WHERE id = 'b'")
+    read = []
+    append = index._append
+    monkeypatch.setattr(index, "_append", lambda *given: read.append(given) or append(*given))
+    assert [hit.id for hit in check(db, [0, 1], 10)] == ["b", "c", "a"]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize("rowid", [2**63 - 1, -(2**63), 2**40])
+def test_any_rowid(db, rowid):
+    db.insert_nodes(id=["a", "b", "c"], embedding=[[1, 0], [0, 1], [1, 1]])
+    assert len(check(db, [0, 1], 10)) == 3
+    with db.transaction() as writer:
+        writer.execute("UPDATE nodes SET rowid = ? WHERE id = 'b'", (rowid,))
+    for _ in range(2):
+        assert [hit.id for hit in check(db, [0, 1], 10)] == ["b", "c", "a"]
+        for pieces in (db.iter_embeddings(), db.iter_embeddings(1), [db.embeddings()]):
+            assert sorted(node for piece in pieces for node in piece.ids) == ["a", "b", "c"]
+        db._index.discard()
 
 
 def test_a_thread_that_others_overtake_is_answered_from_memory(db, path):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from resonance import changes, spaces
 from resonance._core import Codes, Connection, read_rowids
-from resonance.parallel import READERS, piece_by_piece, readers, rowids
+from resonance.parallel import READERS, ROWS_AT_ONCE, piece_by_piece, readers, rowids, rows_at_most
 from resonance.search.filters import Filter
 from resonance.search.kept import Asked, Kept
 from resonance.search.passes import Bounds, Passes, Wanted
@@ -144,10 +144,16 @@ class VectorIndex:
             codes = Codes(width)
             bounds = rowids(first)
             if bounds is not None:
-                useful = connections[: readers(connections, bounds[1] - bounds[0])]
+                span = bounds[1] - bounds[0]
+                # Where few rowids are in use, one reader goes from row to row: pieces would be without end.
+                sparse = span > rows_at_most(first, width)
+                useful = connections[: 1 if sparse else readers(connections, span)]
                 parts = {connection: Codes(width) for connection in useful}
                 for _ in piece_by_piece(
-                    useful, *bounds, lambda connection, *piece: _append(parts[connection], connection, *piece)
+                    useful,
+                    *bounds,
+                    lambda connection, *piece: _append(parts[connection], connection, *piece),
+                    at_once=span if sparse else ROWS_AT_ONCE,
                 ):
                     pass
                 codes.absorb(list(parts.values()))
@@ -182,5 +188,5 @@ class VectorIndex:
 
 def _append(codes: Codes, connection: Connection, start: int, stop: int) -> None:
     codes.append(
-        connection, f"{_COLUMNS} WHERE rowid >= ? AND rowid < ? AND embedding IS NOT NULL", (start, stop)
+        connection, f"{_COLUMNS} WHERE rowid BETWEEN ? AND ? AND embedding IS NOT NULL", (start, stop - 1)
     )
