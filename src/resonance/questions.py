@@ -218,7 +218,8 @@ class Questions:
             query: a vector (d,), or a matrix (q, d) for q answers. It need not be of unit length.
             domain, type, layer, ids: only nodes that match; evaluated before scoring.
             where: only nodes for which this condition in SQL over the columns of ``nodes`` holds; values
-                belong into parameters: ``where=("date >= ?", ["2026-01-01"])``. The first search with it
+                belong into parameters: ``where=("date >= ?", ["2026-01-01"])``, and one that stands in
+                several places is a ``:name``, its value given where it stands first. The first search with it
                 reads all nodes, the next ones do not as long as nobody commits.
             min_score: leave out what is less similar.
             hydrate: put the text of each hit's node, with its state, into ``hit.content``; True, or a

@@ -40,6 +40,8 @@ def both(db, *arguments, **options):
         ("date >= ?", ["2026-01-20"]),
         "title = 'it''s'",
         ("title = ?", ["it's"]),
+        ("title = :name OR id = :id OR summary = :name", ["it's", "n007"]),
+        ("title <> '?1' AND id <> ?", ["n000"]),
         "id IN (SELECT id FROM nodes WHERE title LIKE 't1%')",
         "title <> ';' AND title <> '--' OR type = ')'",
         "0",
@@ -69,6 +71,8 @@ def test_a_condition_in_sql(db, where):
         ("", "give a condition"),
         ("1\0", "give a condition"),
         (3, "give a condition"),
+        (("title = ?1", ["t1"]), r"number behind the \? at character 8.*:name"),
+        (("id IN (?2, ?1)", ["n001", "n002"]), r"number behind the \? at character 7"),
     ],
 )
 def test_what_is_no_condition(db, where, complaint):

@@ -213,6 +213,11 @@ def _one_condition(sql: Any) -> str:
                 f"where={sql!r}: {character!r} at character {position} ends the condition; give one, "
                 f"and put values into parameters: (condition, [values])"
             )
+        if quote is None and character == "?" and sql[position + 1 : position + 2].isdigit():
+            raise InputError(
+                f"where={sql!r}: a number behind the ? at character {position} would count the values of "
+                f"other conditions too; give ? for each value, or :name for one that stands in several places"
+            )
     if depth or quote is not None:
         raise InputError(f"where={sql!r}: {'a quote' if quote else 'a parenthesis'} is not closed")
     return sql
