@@ -313,7 +313,7 @@ def _switch(writer: _core.Connection, space: Space | str) -> tuple[StoredSpace, 
     if new.active:
         return new, spaces.counted(writer, new)
     old = next((each for each in spaces.stored(writer) if each.active), None)
-    vectors, missing, last = 0, 0, -(2**63)
+    vectors, missing, last = 0, 0, -np.inf
     writer.set_triggers(False)
     try:
         while rows := writer.query(_SWAPPED, (new.id, old and old.id, last, _SWITCHED_AT_ONCE)):

@@ -342,6 +342,15 @@ def test_more_nodes_than_a_statement_takes(db, monkeypatch):
     assert in_nodes(db) == before
 
 
+def test_a_switch_takes_every_rowid(two):
+    two.insert_vectors(NEW, IDS, unit(20, 3))
+    with two.transaction() as writer:
+        writer.execute("UPDATE nodes SET rowid = ? WHERE id = 'n03'", (-(2**63),))
+        writer.execute("UPDATE nodes SET rowid = ? WHERE id = 'n04'", (2**63 - 1,))
+    assert two.switch_space(NEW).vectors == 20
+    assert {len(blob) for blob in in_nodes(two).values()} == {12}
+
+
 def test_dropping_a_space(two):
     fill(two)
     two.switch_space(NEW)
