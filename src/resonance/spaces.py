@@ -6,10 +6,11 @@ of the text it was made from.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import NamedTuple
 
 from resonance._core import Connection
-from resonance.errors import SpaceError
+from resonance.errors import InputError, SpaceError
 from resonance.history import History
 from resonance.model import Space, SpaceInfo
 
@@ -72,7 +73,10 @@ def find(connection: Connection, wanted: Space | str) -> StoredSpace:
 
     Raises:
         SpaceError: there is none, or more than one; names those there are.
+        InputError: it is neither.
     """
+    if not isinstance(wanted, Space | str):
+        raise InputError(f"space={wanted!r:.80}; give a Space, its name, or name@revision")
     known = stored(connection)
     if isinstance(wanted, Space):
         found = [each for each in known if each.space == wanted]
@@ -160,6 +164,11 @@ def add(writer: Connection, space: Space) -> StoredSpace:
 
 
 def require_possible(space: Space) -> None:
+    if not isinstance(space, Space):
+        raise InputError(f"space={space!r:.80}; give a Space(name, dims, revision)")
+    texts = (space.name, space.revision, space.normalisation)
+    if not isinstance(space.dims, Integral) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{space!r:.200}: give a whole number of dimensions, and texts for the rest")
     if space.dims < 1:
         raise SpaceError(f"a space of {space.dims} dimensions; give 1 or more")
 

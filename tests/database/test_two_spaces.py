@@ -151,6 +151,26 @@ def test_a_name_that_two_spaces_have(two):
             two.add_space(wrong)
 
 
+@pytest.mark.parametrize(
+    "wrong", ["m5", 5, ("m5", 5), Space("m5", "5"), Space("m5", 2.5), Space(5, 5)], ids=str
+)
+def test_what_is_no_space(two, wrong):
+    with pytest.raises(errors.InputError, match=r"give a (Space\(name|whole number)"):
+        two.add_space(wrong)
+    with pytest.raises(errors.InputError, match=r"give a (Space\(name|whole number)"):
+        two.set_space(wrong, replace=True)
+    assert two.space == OLD
+    for call in (
+        lambda: two.search(np.ones(5), space=5),
+        lambda: two.missing_vectors(5),
+        lambda: two.insert_vectors(5, IDS, unit(20, 3)),
+        lambda: two.switch_space(5),
+        lambda: two.drop_space(None),
+    ):
+        with pytest.raises(errors.InputError, match="give a Space, its name"):
+            call()
+
+
 # --- what goes out of date -------------------------------------------------------------------------
 
 
