@@ -45,8 +45,12 @@ def read_table(connection: _core.Connection, table: str, chosen: Filter, width: 
 def matrix_table(matrix: EmbeddingMatrix) -> pyarrow.Table:
     """``id`` (large_string) and ``embedding``; the vectors are not copied."""
     arrow = require_pyarrow()
-    flat = arrow.array(matrix.vectors.reshape(-1))
-    vectors = arrow.FixedSizeListArray.from_arrays(flat, matrix.vectors.shape[1])
+    width = matrix.vectors.shape[1]
+    if width:
+        vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(matrix.vectors.reshape(-1)), width)
+    else:
+        # Before the first vector nobody knows how wide they are, and Arrow has no lists of 0.
+        vectors = arrow.array([], arrow.list_(arrow.float32()))
     ids = _array(arrow, "t", 0, *matrix.names.buffers(), np.ones(len(matrix), np.bool_))
     return arrow.table({"id": ids, "embedding": vectors})
 

@@ -234,7 +234,10 @@ class EmbeddingMatrix:
         yield self.vectors
 
     def to_arrow(self) -> pyarrow.Table:
-        """A pyarrow table of ``id`` and ``embedding`` (FixedSizeList<float32>), without copying vectors."""
+        """A pyarrow table of ``id`` and ``embedding`` (FixedSizeList<float32>), without copying vectors.
+
+        Of a database that has never had a vector it is an empty one, with lists of any length.
+        """
         from resonance.arrow import matrix_table
 
         return matrix_table(self)

@@ -133,6 +133,13 @@ def test_no_vectors_out(db):
     assert list(db.iter_embeddings()) == []
     db.insert_nodes(id=["a"])
     assert db.embeddings().ids == []
+    table = db.embeddings().to_arrow()
+    assert (table.num_rows, table.column_names) == (0, ["id", "embedding"])
+    assert str(table.schema.field("embedding").type.value_type) == "float"
+    assert db.insert_nodes(table).rows == 0
+    db.insert_nodes(id=["a"], embedding=[[1, 0]])
+    db.delete_nodes(["a"])
+    assert db.embeddings().to_arrow().schema.field("embedding").type.list_size == 2
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10, 100])
