@@ -256,9 +256,10 @@ class ResonanceDB(Questions, Spaces):
 
         Raises:
             InvalidIdError: an id is not text, or occurs twice; nothing was written.
+            ColumnError: something else of one is no text; nothing was written.
             ForeignKeyError: there is no such node; nothing was written.
         """
-        given = list(texts)
+        given = rows.checked_texts(texts)
         if len(rows.distinct_ids(text.id for text in given)) < len(given):
             raise InvalidIdError("an id occurs twice; give each once", column="id")
         prepared = fulltext.prepared(given)

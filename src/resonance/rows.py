@@ -19,7 +19,7 @@ from resonance.errors import (
     InputError,
     InvalidIdError,
 )
-from resonance.model import Edge, HistoryEntry, Link, Node
+from resonance.model import Edge, HistoryEntry, Link, Node, Text
 
 NODE_COLUMNS = (
     "id",
@@ -297,6 +297,19 @@ def _edges_to_columns(edges: Iterable[Edge | Sequence[Any]]) -> dict[str, list[A
         given.append(Edge(*item))
         longest = max(longest, len(item))
     return {name: [edge[at] for edge in given] for at, name in enumerate(EDGE_COLUMNS[:longest])}
+
+
+def checked_texts(texts: Iterable[Text]) -> list[Text]:
+    """All of them, with their rows in the error if one is none."""
+    given = []
+    for row, text in enumerate(texts):
+        if not isinstance(text, Text):
+            raise InputError(f"row {row}: {text!r:.60} is no Text; give Text(id, body)")
+        for name in ("body", "title", "names", "headings"):
+            if not isinstance(value := getattr(text, name), str):
+                raise ColumnError(f"row {row}: {name}={value!r:.60} is no text", column=name, row=row)
+        given.append(text)
+    return given
 
 
 def distinct_ids(ids: Iterable[str]) -> set[str]:

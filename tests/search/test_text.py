@@ -184,6 +184,26 @@ def test_texts_of_nodes_that_are_not_there(filled):
         filled.insert_texts([Text(7, "one")])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("silent", "row 1: 'silent' is no Text"),
+        (None, "row 1: None is no Text"),
+        (("silent", "words"), "row 1: .* is no Text"),
+        (Text("silent", None), "row 1: body=None is no text"),
+        (Text("silent", b"words"), "row 1: body=b'words' is no text"),
+        (Text("silent", "words", title=None), "row 1: title=None"),
+        (Text("silent", "words", names=["one"]), "row 1: names="),
+        (Text("silent", "words", headings=5), "row 1: headings=5"),
+    ],
+    ids=str,
+)
+def test_texts_that_are_none(filled, wrong, says):
+    with pytest.raises(errors.InputError, match=says):
+        filled.insert_texts([Text("a", "changed"), wrong])
+    assert ids(filled.search_text("pears")) == ["b", "a"]
+
+
 def test_an_index_by_other_rules_is_not_asked_but_made_anew(filled, monkeypatch):
     monkeypatch.setattr("resonance.search.tokens.RULES", 99)
     with pytest.raises(errors.TextSearchError, match="other rules"):
