@@ -115,8 +115,8 @@ class Rank(NamedTuple):
 class Hit(NamedTuple):
     """One answer of a search. A higher ``score`` is better.
 
-    Of a search by vector the score is the cosine similarity, in [-1, 1]; by text, BM25; of a hybrid
-    search what fusing the two gave, or what the reranker said.
+    Of a search by vector the score is the cosine similarity, in [-1, 1] to within 1e-7, as stored vectors
+    are of unit length; by text, BM25; of a hybrid search what fusing the two gave, or what the reranker said.
 
     Attributes:
         id: the node; the document where hits are grouped by document.
