@@ -219,7 +219,12 @@ DENDRON: list[tuple[str, list[Expected]]] = [
     ("![[Home#Part]]", [embed(HOME, "Part")]),
     ("| a |\n|---|\n| [[x\\|Note]] |", [wiki(NOTE)]),
     ("[[Note|Nowhere]]", [open_()]),
-    ("[[dendron://other/a.b.c]]", [file("wikilink")]),
+    ("[[dendron://other/a.b.c]]", [wiki("a-b-c")]),
+    ("[[a text| dendron://the.vault/Home#Part ]]", [wiki(HOME, to="Part")]),
+    ("![[dendron://vault/Home#Part]]", [embed(HOME, "Part")]),
+    ("[[text|dendron://vault/Nowhere]]", [open_()]),
+    ("[[text|dendron://vault/]] [[https://example.org/a]]", [file("wikilink")] * 2),
+    ("---\nrelated: '[[x|dendron://vault/Note]]'\n---\n", [head(NOTE, "RELATED")]),
     ("---\nrelated: '[[x|Note]]'\n---\n", [head(NOTE, "RELATED")]),
     ("#tag", [tag("tag")]),
 ]

@@ -15,6 +15,8 @@ _LONGEST_NAME = 4_096
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 # A note may be called "Dune: part two", so between brackets a colon alone makes no URL.
 _URL_IN_BRACKETS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|mailto:")
+# Looks like a URL, but says which folder of the same workspace holds the note.
+_DENDRON_VAULT = re.compile(r"\A\s*dendron://[^/#]*/(?=[^\s#])")
 
 
 class RawLink(NamedTuple):
@@ -52,11 +54,11 @@ def wikilink(
     """``[[name#fragment|text]]``, or the same with ``!`` before it.
 
     Args:
-        label_first: Dendron's way, ``[[text|name]]``.
+        label_first: Dendron's way, ``[[text|name]]``, where ``dendron://vault/`` may stand before the name.
     """
     inner = raw.removeprefix("!")[2:-2]
     if label_first:
-        target = inner.rpartition("|")[2]
+        target = _DENDRON_VAULT.sub("", inner.rpartition("|")[2], count=1)
     else:
         target, piped, _ = inner.partition("|")
         if piped:
