@@ -227,6 +227,7 @@ DENDRON: list[tuple[str, list[Expected]]] = [
     ("---\nrelated: '[[x|dendron://vault/Note]]'\n---\n", [head(NOTE, "RELATED")]),
     ("---\nrelated: '[[x|Note]]'\n---\n", [head(NOTE, "RELATED")]),
     ("#tag", [tag("tag")]),
+    ("#role.bug #v1.0. #x.. #.x #1.2", [tag("role.bug"), tag("v1.0"), tag("x")]),
 ]
 
 BLOCK = "634fae2e-edab-42e0-8385-59df3fc3da0e"

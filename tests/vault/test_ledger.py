@@ -177,15 +177,16 @@ def test_another_dialect_reads_the_vault_again(make_vault: Make) -> None:
 
 
 def test_a_tag_of_dendron_is_a_note_if_there_is_one(make_vault: Make) -> None:
-    vault = make_vault({"a.md": "#x.y #z", "b.md": ""})
+    vault = make_vault({"a.md": "#x.y #z", "tags.x.md": ""})
     vault.options["dialect"] = "dendron"
     vault.ingest()
-    vault.write({"tags.x.md": ""})
+    assert vault.edges() == {("a", "#x.y", "TAGGED_AS"), ("a", "#z", "TAGGED_AS")}
+    vault.write({"tags.x.y.md": ""})
     vault.ingest()
-    assert vault.edges() == {("a", "tags-x", "TAGGED_AS"), ("a", "#z", "TAGGED_AS")}
-    vault.remove("tags.x.md")
+    assert vault.edges() == {("a", "tags-x-y", "TAGGED_AS"), ("a", "#z", "TAGGED_AS")}
+    vault.remove("tags.x.y.md")
     vault.ingest()
-    assert vault.edges() == {("a", "#x", "TAGGED_AS"), ("a", "#z", "TAGGED_AS")}
+    assert vault.edges() == {("a", "#x.y", "TAGGED_AS"), ("a", "#z", "TAGGED_AS")}
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ _OPTIONS = _PLAIN_OPTIONS | pyromark.Options.ENABLE_WIKILINKS | pyromark.Options
 _LINK_WITHOUT_NAME = re.compile(r"!?\[\[\|[^\[\]\r\n]*\]\]")
 _NOT_IN_TAG = r"\s!-,.:-@\[-^`{-~\u2000-\u206f\u2e00-\u2e7f"
 _TAG = re.compile(rf"#(?<!\S#)(?!/)(?=\d*[^\d{_NOT_IN_TAG}])[^{_NOT_IN_TAG}]+")
+# Names of Dendron's notes, which its tags are, have dots in them.
+_DOTTED_TAG = re.compile(rf"{_TAG.pattern}(?:\.[^{_NOT_IN_TAG}]+)*")
 _AMALFA_TAG = re.compile(r"\[tag:([^\[\]\r\n]+)\]", re.IGNORECASE)
 _AMALFA_TAGS = re.compile(r"<!--[ \t]{0,9}tags:", re.IGNORECASE)
 _AMALFA_RELATION = re.compile(r"\[([\w-]+):(?:([^\[\]\r\n]+)|[ \t]{0,9}\[\[([^\[\]\r\n]+)\]\])\]")
@@ -214,13 +216,14 @@ class Body:
 
     def _search_runs(self, marks_up: bool) -> None:
         """Find what the parser sees as mere text: tags, wikilinks without a name, references to blocks."""
+        tag = _DOTTED_TAG if self.dialect == "dendron" else _TAG
         for start, end in self.runs:
             start, end = self.offset + start, self.offset + end
             run = self.data[start:end].decode()
             place = Places(run, start)
             if "#" in run and marks_up:
                 glued = start > self.offset and self.data[start - 1] not in b" \t\r\n"
-                for match in _TAG.finditer(run):
+                for match in tag.finditer(run):
                     if match.start() == 0 and glued:
                         continue
                     raw = match.group().rstrip("/")
