@@ -23,6 +23,17 @@ from resonance.search import text as fulltext
 from resonance.session import Session
 from resonance.watch import Version
 
+_WITHOUT_CANDIDATES = """
+    WITH doomed AS (SELECT value FROM json_each(?)), remaining AS (
+        SELECT l.id, json_group_array(c.value) FILTER (WHERE c.value NOT IN doomed) AS candidates
+        FROM links AS l, json_each(l.candidates) AS c
+        WHERE l.candidates IS NOT NULL GROUP BY l.id HAVING max(c.value IN doomed)
+    )
+    UPDATE links SET candidates = nullif(remaining.candidates, '[]'),
+        state = iif(remaining.candidates = '[]', 'unresolved', state)
+    FROM remaining WHERE remaining.id = links.id
+"""
+
 
 class ResonanceDB(Questions, Spaces):
     """A knowledge graph in one SQLite file: nodes, edges, vectors; the text stays in the vault.
@@ -129,7 +140,8 @@ class ResonanceDB(Questions, Spaces):
     def delete_nodes(self, ids: Iterable[str]) -> int:
         """Delete nodes with their edges; links to them become unresolved. Returns how many there were.
 
-        The sections of a document go with it, and are not counted.
+        An ambiguous link loses them as candidates. Notes whose files are there are back with the next
+        ingest, and so is what led to them. The sections of a document go with it, and are not counted.
         """
         wanted = rows.distinct_ids(ids)
         doomed = "SELECT value FROM json_each(?)"
@@ -145,6 +157,14 @@ class ResonanceDB(Questions, Spaces):
                 f"WHERE target IN ({doomed})",
                 (chosen,),
             )
+            unsettled = writer.changes
+            # Only notes are ever candidates; to look through all links takes its time.
+            if writer.query(f"SELECT 1 FROM files WHERE node IN ({doomed}) LIMIT 1", (chosen,)):
+                writer.execute(_WITHOUT_CANDIDATES, (chosen,))
+                unsettled += writer.changes
+            if unsettled:
+                # Whoever brings a node back, such as an ingest, looks at all links again.
+                writer.execute("DELETE FROM properties WHERE key = 'vault.resolved'")
             fulltext.forget(writer, chosen)
             for table, column in (
                 ("links", "source"),

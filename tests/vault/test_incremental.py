@@ -59,6 +59,28 @@ def test_deleting_a_note_takes_its_edges_and_leaves_the_links_to_it(make_vault: 
     assert [(link.source, link.raw) for link in vault.db.links(state="unresolved")] == [("a", "[[b]]")]
 
 
+@pytest.mark.parametrize(
+    ("deleted", "unresolved", "candidates"),
+    [
+        (["b"], ["[[b]]"], [("x-twin", "y-twin")]),
+        (["#tag"], ["#tag"], [("x-twin", "y-twin")]),
+        (["x-twin"], [], [("y-twin",)]),
+        (["x-twin", "y-twin"], ["[[twin]]"], []),
+    ],
+)
+def test_what_is_deleted_from_the_database_alone_comes_back_with_its_links(
+    make_vault: Make, deleted: list[str], unresolved: list[str], candidates: list[tuple[str, ...]]
+) -> None:
+    vault = make_vault({"a.md": "[[b]] #tag [[twin]]", "b.md": "[[a]]", "x/twin.md": "", "y/twin.md": ""})
+    vault.ingest(embedder=hash_embedder())
+    before = dump(vault.db)
+    assert vault.db.delete_nodes(deleted) == len(deleted)
+    assert [link.raw for link in vault.db.unresolved()] == unresolved
+    assert [link.candidates for link in vault.db.ambiguous()] == candidates
+    vault.ingest(embedder=hash_embedder())
+    assert dump(vault.db) == before == from_scratch(vault)
+
+
 def test_editing_a_note_replaces_its_links(make_vault: Make) -> None:
     vault = make_vault({"a.md": "[[b]] #x", "b.md": "", "c.md": ""})
     vault.ingest()

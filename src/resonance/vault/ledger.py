@@ -206,8 +206,10 @@ def changed_resolutions(
     changed: defaultdict[str, list[tuple[str | None, ...]]] = defaultdict(list)
     found = db.query(
         "SELECT l.id, l.source, f.path, l.kind, l.type, l.name, l.state, l.target, l.candidates, l.mark "
-        "FROM links AS l JOIN files AS f ON f.node = l.source WHERE l.kind NOT IN (?, ?)",
-        (_FOREIGN_KIND, "" if resolver.resolves_tags else "tag"),
+        "FROM links AS l JOIN files AS f ON f.node = l.source "
+        # A tag leads to its own node, unless somebody has deleted that.
+        "WHERE l.kind <> ? AND (? OR l.kind <> 'tag' OR l.state <> 'resolved')",
+        (_FOREIGN_KIND, int(resolver.resolves_tags)),
     )
     for row, source, path, kind, type_, name, *stored in found:
         if source in written:
