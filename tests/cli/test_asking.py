@@ -284,6 +284,32 @@ def test_a_heading_that_is_not_there_is_a_broken_link(run: Run, tmp_path: Path) 
     assert run("links", root, "--broken").code == 0
 
 
+def test_a_heading_of_a_note_that_has_changed_since_is_not_said_to_be_there(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "edited"
+    root.mkdir()
+    (root / "a.md").write_text("# One\n")
+    (root / "b.md").write_text("[[a#One]] [[a]] [[nobody]]\n")
+    assert run("init", root, "--no-embed").code == 0
+    (root / "a.md").write_text("# Two\n")
+    result = run("links", root, "--broken")
+    assert result.code == 1
+    assert result.out.splitlines() == [
+        "b.md:1\t[[a#One]]\tresolved\ta (not as it was indexed: #One may be there or not)",
+        "b.md:1\t[[nobody]]\tunresolved\t",
+    ]
+    assert "1 broken link\n" in result.err
+    assert "1 link to a place in a note that cannot be read or is not as it was indexed" in result.err
+    told = run("links", root, "--broken", "--json")
+    assert (told.code, [link["anchor"] for link in told.json]) == (1, ["unknown", None])
+    (root / "b.md").write_text("[[a#One]]\n")
+    run("ingest", root, "--no-embed")
+    (root / "a.md").write_text("# One\n")
+    stale = run("links", root, "--broken")
+    assert (stale.code, "leads somewhere" in stale.err) == (1, False)
+    run("ingest", root, "--no-embed")
+    assert run("links", root, "--broken").code == 0
+
+
 def test_explore_without_the_hubs(run: Run, marked: Path) -> None:
     told = run("explore", "b", "--root", marked, "--json").json
     assert {other["id"] for other in told["outgoing"]} == {"hub", "a"}

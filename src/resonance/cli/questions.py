@@ -176,8 +176,8 @@ def links(
         bool,
         typer.Option(
             "--broken",
-            help="Only those that lead nowhere, to a file or heading that is not there, or to several "
-            "notes; exit code 1 if any.",
+            help="Only those that lead nowhere, to a file or heading that is not there, to several notes, "
+            "or to a heading of a note that is not as it was indexed; exit code 1 if any.",
         ),
     ] = False,
     source: Annotated[
@@ -213,7 +213,7 @@ def links(
             told = [
                 (link, anchor)
                 for link, anchor in zip(found, db.anchors(found), strict=True)
-                if not broken or link.is_broken or _is_missing(anchor)
+                if not broken or link.is_broken or (anchor is not None and anchor.state != "found")
             ]
             chosen, anchors = [link for link, _ in told], [anchor for _, anchor in told]
             lines = _lines(db, chosen)
@@ -223,7 +223,15 @@ def links(
         else:
             _show_links(answer, rows)
             if broken:
-                answer.note(counted(len(chosen), "broken link") if chosen else "every link leads somewhere")
+                unknown = sum(_is(anchor, "unknown") and not link.is_broken for link, anchor in told)
+                certain = len(chosen) - unknown
+                if certain or not unknown:
+                    answer.note(counted(certain, "broken link") if certain else "every link leads somewhere")
+                if unknown:
+                    answer.note(
+                        f"{counted(unknown, 'link')} to a place in a note that cannot be read or is not as "
+                        "it was indexed: ingest, then ask again"
+                    )
         if broken and chosen:
             raise typer.Exit(FINDINGS)
 
@@ -414,8 +422,8 @@ def _anchor(anchor: Anchor | None) -> dict[str, Any]:
     return {"anchor": anchor and anchor.state, "section": anchor and anchor.section}
 
 
-def _is_missing(anchor: Anchor | None) -> bool:
-    return anchor is not None and anchor.state == "missing"
+def _is(anchor: Anchor | None, state: str) -> bool:
+    return anchor is not None and anchor.state == state
 
 
 def _leads(link: Link, anchor: Anchor | None) -> str:
@@ -423,8 +431,10 @@ def _leads(link: Link, anchor: Anchor | None) -> str:
     elsewhere = link.name if link.state == "external" else ""
     leads = section or link.target or ", ".join(link.candidates) or elsewhere
     notes = [_MARKS[link.mark]] if link.mark else []
-    if _is_missing(anchor):
+    if _is(anchor, "missing"):
         notes.append(f"no such place: #{link.fragment}")
+    if _is(anchor, "unknown"):
+        notes.append(f"not as it was indexed: #{link.fragment} may be there or not")
     return f"{leads} ({'; '.join(notes)})".lstrip() if notes else leads
 
 
