@@ -259,7 +259,18 @@ def test_an_empty_root_does_not_empty_the_database(path: Path, root: Path) -> No
         run(path, root)
     assert graph(path) == made
     assert listing(path) == ["vault.db", "vault.db.lock"]
-    assert run(path, root, yes=True).nodes == 0
+    report = run(path, root, yes=True)
+    assert (report.nodes, report.removed) == (0, 12)
+
+
+def test_a_limit_that_is_named_holds_for_few_notes_too(path: Path, root: Path) -> None:
+    run(path, root)
+    for number in range(2):
+        (root / f"note {number}.md").unlink()
+    strict = load_settings(root, database=path, model="none", max_loss=10)
+    with pytest.raises(BrakeError, match="2 of 12 notes"):
+        regenerate(path, strict)
+    assert run(path, root).removed == 2
 
 
 def test_a_mass_disappearance_stops_it_but_a_move_does_not(path: Path, root: Path) -> None:
@@ -267,13 +278,15 @@ def test_a_mass_disappearance_stops_it_but_a_move_does_not(path: Path, root: Pat
     (root / "moved").mkdir()
     for number in range(12):
         (root / f"note {number}.md").rename(root / "moved" / f"note {number}.md")
-    assert run(path, root).nodes == 12
+    report = run(path, root)
+    assert (report.nodes, report.removed) == (12, 0)
     for number in range(11):
         (root / "moved" / f"note {number}.md").unlink()
     with pytest.raises(BrakeError, match="11 of 12 notes") as caught:
         run(path, root)
     assert len(caught.value.paths) == 11
-    assert run(path, root, yes=True).nodes == 1
+    report = run(path, root, yes=True)
+    assert (report.nodes, report.removed) == (1, 11)
 
 
 def test_another_vault_does_not_replace_this_one_by_mistake(path: Path, root: Path, tmp_path: Path) -> None:

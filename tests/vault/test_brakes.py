@@ -95,7 +95,7 @@ def test_a_source_that_is_gone_removes_nothing(make_vault: Make) -> None:
 
 @pytest.mark.parametrize(
     ("percent", "gone", "stops"),
-    [(0, 1, True), (5, 10, False), (5, 11, True), (50, 20, False), (50, 21, True), (100, 39, False)],
+    [(0, 1, True), (5, 2, False), (5, 3, True), (50, 20, False), (50, 21, True), (100, 39, False)],
 )
 def test_how_much_may_go_is_a_setting(make_vault: Make, percent: float, gone: int, stops: bool) -> None:
     vault = make_vault(many(40))
@@ -121,9 +121,17 @@ def test_the_settings_file_says_how_much_may_go(make_vault: Make) -> None:
     vault = make_vault({**many(40), SETTINGS_FILE: '{"maxLoss": 2.5}'})
     assert vault.settings.max_loss == 0.025
     vault.ingest()
-    vault.remove(*sorted(vault.ids())[:11])
+    vault.remove(*sorted(vault.ids())[:2])
     with pytest.raises(BrakeError):
         vault.ingest()
+
+
+def test_a_share_that_comes_out_even_may_go(make_vault: Make) -> None:
+    vault = make_vault(many(100))
+    vault.options["max_loss"] = 29
+    vault.ingest()
+    vault.remove(*sorted(vault.ids())[:29])
+    assert vault.ingest().removed == 29
 
 
 def test_what_is_out_of_sight_is_held_and_yes_carries_it_out(make_vault: Make) -> None:

@@ -123,8 +123,8 @@ def regenerate(
         reembed: embed every text again, instead of taking over the vectors of those that are the same.
 
     Raises:
-        BrakeError: the vault is empty, could not be read in full, or has lost more than a quarter of
-            its notes (and more than ten). Nothing was changed.
+        BrakeError: the vault is empty, could not be read in full, or more notes are gone than
+            ``settings.max_loss`` allows. Nothing was changed.
         NotADatabaseError: the file is another program's; it was left alone.
         CorruptDatabaseError: the file is damaged; it was left alone.
         RegenerateError: the new database did not pass its check. Nothing was changed.
@@ -149,8 +149,11 @@ def regenerate(
             report = _build(fresh, settings, embedder, progress, None if reembed else live)
             if reembed and report.embedding is None:
                 raise EmbedderError(f"nothing was embedded, and nothing was changed: {report.embedding_note}")
-            if live is not None and not yes:
-                _brake(live, fresh, settings, report)
+            if live is not None:
+                lost = _lost(live, fresh, report)
+                report.removed = len(lost)
+                if not yes:
+                    _brake(live, settings, report, lost)
         if progress is not None:
             progress("replace", 0, 0)
         with connect_to_scratch(fresh_path) as source:
@@ -219,9 +222,22 @@ class _Speechless(CallableEmbedder):
         super().__init__(lambda texts: np.zeros((len(texts), space.dims), dtype=np.float32), space)
 
 
-def _brake(live: ResonanceDB, fresh: ResonanceDB, settings: VaultSettings, report: Regeneration) -> None:
-    """The rules of an ingest, for the vault as a whole."""
+def _lost(live: ResonanceDB, fresh: ResonanceDB, report: Regeneration) -> list[str]:
+    """Paths of notes that were neither found nor reported, and whose bytes are nowhere else."""
     known = dict(live.query("SELECT path, hash FROM files"))
+    present = dict(fresh.query("SELECT path, hash FROM files"))
+    reported = {problem.path for problem in report.problems}
+    hashes = set(present.values())
+    return sorted(
+        path
+        for path, digest in known.items()
+        if path not in present and path not in reported and digest not in hashes
+    )
+
+
+def _brake(live: ResonanceDB, settings: VaultSettings, report: Regeneration, lost: list[str]) -> None:
+    """The rules of an ingest, for the vault as a whole."""
+    known = [path for (path,) in live.query("SELECT path FROM files")]
     if not known:
         return
     if report.files == 0:
@@ -230,14 +246,6 @@ def _brake(live: ResonanceDB, fresh: ResonanceDB, settings: VaultSettings, repor
             f"mounted, are the sources right? Nothing was changed; pass --yes to start from nothing",
             known,
         )
-    present = dict(fresh.query("SELECT path, hash FROM files"))
-    reported = {problem.path for problem in report.problems}
-    hashes = set(present.values())
-    lost = sorted(
-        path
-        for path, digest in known.items()
-        if path not in present and path not in reported and digest not in hashes
-    )
     elsewhere = live.root is not None and live.root.resolve() != settings.root.resolve()
     limit = 0.0 if elsewhere or not report.complete else bearable(settings, len(known))
     if len(lost) > limit:

@@ -40,7 +40,7 @@ MaxLoss = Annotated[
     typer.Option(
         "--max-loss",
         metavar="PERCENT",
-        help="How much of the vault may be gone before --yes is needed.  [dim]default: 25[/dim]",
+        help="How much of the vault may be gone before --yes is needed.  [dim]default: 25, or ten[/dim]",
         show_default=False,
     ),
 ]

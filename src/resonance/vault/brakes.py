@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resonance.vault.settings import VaultSettings
+from resonance.vault.settings import MAX_LOSS, VaultSettings
 from resonance.words import some
 
 SMALLEST_LOSS = 10
-"""So few notes may go whatever share of the vault they are."""
+"""So few notes may go whatever share of the vault they are, unless somebody has named a share."""
 
 
 def bearable(settings: VaultSettings, known: int) -> float:
     """How many of ``known`` notes may be gone before anybody asks."""
-    return max(SMALLEST_LOSS, settings.max_loss * known) if settings.max_loss > 0 else 0
+    if settings.max_loss is None:
+        return max(SMALLEST_LOSS, MAX_LOSS * known)
+    return round(settings.max_loss * known, 6)  # 29 % of 100 are a little less than 29
 
 
 def objection(

@@ -42,7 +42,7 @@ class VaultSettings:
         sections: how long notes are cut into sections.
         told: the arguments of :func:`load_settings` that took precedence over the settings file.
         max_loss: the share of the known notes, 0 to 1, that may be gone before somebody has to say
-            yes; up to ten may always, unless it is 0.
+            yes; None for a quarter of them, or ten if that is more.
     """
 
     root: Path
@@ -55,7 +55,7 @@ class VaultSettings:
     max_file_bytes: int = MAX_FILE_BYTES
     sections: SectionRules = field(default_factory=SectionRules)
     told: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    max_loss: float = MAX_LOSS
+    max_loss: float | None = None
 
 
 def is_pattern(root: Path, source: str) -> bool:
@@ -118,7 +118,7 @@ def load_settings(
         reading=Reading(_dialect(file, told, dialect), _relations(file, told)),
         sections=read_rules(file, told.get("sections")),
         told={name: value for name, value in given.items() if value is not None},
-        max_loss=MAX_LOSS if percent is None else percent / 100,
+        max_loss=None if percent is None else percent / 100,
     )
 
 
