@@ -210,6 +210,13 @@ OBSIDIAN: list[tuple[str, list[Expected]]] = [
     ),
     ("text <!-- tags: [REL: [[Note]]] --> text", [head(NOTE, "REL", "relation")]),
     ("`<!-- tags: [REL: Note] -->` <!-- tags -->", []),
+    # Mathematics of several blocks
+    ("$$\n[[1,2]]\n\n#x [a](near.md)\n$$\n[[Home]]", [wiki(HOME)]),
+    ("- $$\n  [[1]]\n\n  [[2]] #x$$ [[Home]]\n\n$$\n\n[[Note]]", [wiki(HOME), wiki(NOTE)]),
+    ("costs $$ [[Home]]\n\n$$ [[Note]]", [wiki(HOME), wiki(NOTE)]),
+    ("$$\n[[1]]\n\n[[2]]\n$$\n\n[[Home]]\n\n$$\n[[3]]\n\n[[4]]\n$$", [wiki(HOME)]),
+    ("```\n$$\n```\n[[Home]]\n\n$$\nx\n\n#y\n$$", [wiki(HOME)]),
+    ("%%\n$$\n%%\n[[Home]]\n\n$$ [[Note]]", [wiki(HOME), wiki(NOTE)]),
 ]
 
 DENDRON: list[tuple[str, list[Expected]]] = [

@@ -43,6 +43,7 @@ _AMALFA_TAG = re.compile(r"\[tag:([^\[\]\r\n]+)\]", re.IGNORECASE)
 _AMALFA_TAGS = re.compile(r"<!--[ \t]{0,9}tags:", re.IGNORECASE)
 _AMALFA_RELATION = re.compile(r"\[([\w-]+):(?:([^\[\]\r\n]+)|[ \t]{0,9}\[\[([^\[\]\r\n]+)\]\])\]")
 _AMALFA_QUALITY = "QUALITY"
+_BEFORE_BLOCK = re.compile(rb"[ \t>*+-]*(?:\d{1,9}[.)][ \t]+)?")
 _LONE_CR = re.compile(r"\r(?!\n)")
 
 
@@ -71,6 +72,8 @@ class Body:
         self.runs: list[tuple[int, int]] = []
         self.html: list[tuple[int, int]] = []
         self.code: list[tuple[int, int]] = []
+        self.comments: list[tuple[int, int]] = []
+        self.math: list[tuple[int, int]] = []
 
     def read(self) -> None:
         """Find the links; ``title``, the text of the first heading of level 1; and where blocks begin.
@@ -80,6 +83,7 @@ class Body:
         """
         marks_up = self.dialect != "markdown"
         has_comments = marks_up and "%%" in self.body
+        has_math = marks_up and "$$" in self.body
         # What the parser takes for mere text is kept and searched only if there may be something in it.
         searched = (
             (marks_up and ("[[|" in self.body or _TAG.search(self.body) is not None))
@@ -87,23 +91,36 @@ class Body:
             or (self.dialect == "logseq" and ("((" in self.body or "id::" in self.body))
         )
         try:
-            self._events(has_comments or searched)
+            self._events(has_comments or has_math or searched)
         except BaseException as error:
             # A panic of the parser is no Exception, and one note must not end the run.
             if type(error).__name__ != "PanicException":
                 raise
             raise ContentError(self.path, f"the markdown parser failed ({error})") from error
-        comments = self._comments() if has_comments else []
+        if has_comments:
+            self.comments = self._comments()
+        if has_math:
+            self.math = self._math()
         if searched:
             self._search_runs(marks_up)
         self._search_html()
-        if comments:
-            self.links = [link for link in self.links if not _within(link.start, comments)]
-            self.headings = [head for head in self.headings if not _within(head.start, comments)]
+        for hidden in (self.comments, self.math):
+            if hidden:
+                self.links = [link for link in self.links if not _within(link.start, hidden)]
+                self.headings = [head for head in self.headings if not _within(head.start, hidden)]
 
     def in_code(self, offset: int) -> bool:
         """Whether a byte of the file lies in a block of code."""
         return _within(offset, self.code)
+
+    def is_silent(self, offset: int) -> bool:
+        """Whether a byte of the file lies in code, HTML, a comment, or a formula of several blocks."""
+        return (
+            _within(offset - self.offset, self.html)
+            or self.in_code(offset)
+            or _within(offset, self.comments)
+            or _within(offset, self.math)
+        )
 
     def _events(self, keep_runs: bool) -> None:
         in_link = in_code = in_heading = 0
@@ -213,6 +230,28 @@ class Body:
             run = self.data[self.offset + start : self.offset + end]
             marks += [self.offset + start + m.start() for m in re.finditer(rb"%%", run)]
         return list(zip(marks[::2], marks[1::2], strict=False))
+
+    def _math(self) -> list[tuple[int, int]]:
+        """Byte ranges of ``$$`` blocks with an empty line in them, which to the parser are none.
+
+        As with comments, one that never ends is text.
+        """
+        ranges: list[tuple[int, int]] = []
+        opened = -1
+        for start, end in self.runs:
+            run = self.data[self.offset + start : self.offset + end]
+            for match in re.finditer(rb"\$\$", run):
+                at = self.offset + start + match.start()
+                if opened >= 0:
+                    ranges.append((opened, at))
+                    opened = -1
+                elif not _within(at, self.comments) and self._begins_line(at):
+                    opened = at
+        return ranges
+
+    def _begins_line(self, at: int) -> bool:
+        line = max(self.data.rfind(b"\n", 0, at) + 1, self.data.rfind(b"\r", 0, at) + 1, self.offset)
+        return _BEFORE_BLOCK.fullmatch(self.data, line, at) is not None
 
     def _search_runs(self, marks_up: bool) -> None:
         """Find what the parser sees as mere text: tags, wikilinks without a name, references to blocks."""
