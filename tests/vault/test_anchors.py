@@ -84,6 +84,66 @@ def test_a_place_that_is_not_there(make_vault: Make, link: str) -> None:
     assert (found.state, found.target, found.is_broken) == ("resolved", "a", False)
 
 
+SILENT = (
+    "# S\n\n```\n> # quoted in code\ntext ^in-code\n<a name='anchor-in-code'></a>\n```\n\n"
+    "<!--\n> # quoted in html\ntext ^in-html\n-->\n\n%%\n> # quoted in a comment\n\ntext ^in-comment\n%%\n\n"
+    "$$\na\n\n> # quoted in a formula\n\nb ^in-formula\n$$\n\n> # Quoted\n> text ^in-quote\n\n- # Listed\n\n"
+    "![[picture.png]]^glued\n\ntext ^twice\n\n```\ntext ^with_sign\n```\n\ntext ^with_sign\n"
+)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "quoted in code",
+        "^in-code",
+        "anchor-in-code",
+        "quoted in html",
+        "^in-html",
+        "quoted in a comment",
+        "^in-comment",
+        "quoted in a formula",
+        "^in-formula",
+        "^with_sign",
+    ],
+)
+def test_what_is_no_text_of_the_note_holds_no_place(make_vault: Make, fragment: str) -> None:
+    vault = make_vault({"a.md": SILENT})
+    assert anchors(vault, f"[[a#{fragment}]]") == [Anchor("missing")]
+
+
+@pytest.mark.parametrize("fragment", ["Quoted", "Listed", "^in-quote", "^glued", "^TWICE"])
+def test_a_place_beside_code_and_comments(make_vault: Make, fragment: str) -> None:
+    vault = make_vault({"a.md": SILENT})
+    (anchor,) = anchors(vault, f"[[a#{fragment}]]")
+    assert anchor is not None
+    assert anchor.state == "found"
+    assert anchor.start is not None
+    assert anchor.start > SILENT.index("> # Quoted")
+
+
+@pytest.mark.parametrize(
+    ("fragment", "place"),
+    [
+        ("one", "# One"),
+        ("one,1", "# One"),
+        ("one:#two", "# One"),
+        ("one,1:#*", "# One"),
+        ("two,-1:#^b_1", "# Two"),
+        ("^b_1", "^b_1"),
+        ("^b_1:#*", "^b_1"),
+        ("three,1:#one", None),
+        ("one,x", None),
+    ],
+)
+def test_dendron_says_where_an_embed_ends(make_vault: Make, fragment: str, place: str | None) -> None:
+    text = "# One\n\n# Two\n\ntext ^b_1\n"
+    vault = make_vault({"a.md": text})
+    vault.options["dialect"] = "dendron"
+    (anchor,) = anchors(vault, f"![[dendron://vault/a#{fragment}]]")
+    assert anchor == (Anchor("missing") if place is None else Anchor("found", None, text.index(place)))
+
+
 def test_links_that_name_no_place(make_vault: Make) -> None:
     vault = make_vault({"a.md": LONG, "pic.pdf": ""})
     written = "[[a]] [[no#x]] [x](https://example.org/#x) ![[pic.pdf#page=2]] #tag [[a#|t]] [[a#Twice]]"

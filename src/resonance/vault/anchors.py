@@ -10,12 +10,14 @@ import functools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resonance.errors import ContentError, SettingsError
 from resonance.model import Anchor, Link
+from resonance.vault.body import Body
+from resonance.vault.dialect import Dialect
 from resonance.vault.note import ParsedNote, file_hash, parse_note
 from resonance.vault.root import Root
 from resonance.vault.settings import settings_of
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
 _SIGNS = re.compile(r"[\W_]+")
-_BLOCK = re.compile(rb"(?:^|(?<=[ \t\r\n]))\^([A-Za-z0-9-]+)[ \t]*(?=\r|\n|\Z)", re.MULTILINE)
+# Obsidian's own vault has blocks that are named right behind an embed.
+_BLOCK = re.compile(rb"(?:^|(?<=[ \t\r\n])|(?<=\]\]))\^([\w-]+)[ \t]*(?=\r|\n|\Z)", re.MULTILINE)
+# Dendron embeds from one place to another: #start,1:#end, where the number leaves out lines.
+_EXTENT = re.compile(r"(?:,-?\d+)?(?::#.*)?\Z", re.DOTALL)
 # A heading that another block encloses, such as a quote, is no section's; but it is there.
 _ANY_HEADING = re.compile(rb"^[ \t>*+-]*(#{1,6})[ \t]+([^\r\n]*?)[ \t#]*$", re.MULTILINE)
 _NUMBERED = re.compile(r"-\d+\Z")
@@ -76,15 +81,18 @@ def find_anchors(db: ResonanceDB, links: Sequence[Link], root: Path | None = Non
                 note = parse_note(path, data, settings.reading)
             except ContentError:
                 continue
-            headings = list(_headings(note, data))
+            read = functools.cache(functools.partial(_read_again, note, data, settings.reading.dialect))
+            headings = list(_headings(note, data, read))
             # Nearly all links name one heading, and long notes have hundreds.
             firsts = {key: heading.start for heading in reversed(headings) for key in heading.names}
             sections = db.query(_SECTIONS, (target,))
             for index in indexes:
                 fragment = links[index].fragment or ""
+                if settings.reading.dialect == "dendron":
+                    fragment = _EXTENT.sub("", fragment, count=1)
                 at = None if fragment.startswith("^") else firsts.get(_key(fragment))
                 if at is None or "#" in fragment:
-                    at = _place(note, data, headings, fragment)
+                    at = _place(note, data, headings, fragment, read)
                 found[index] = _MISSING if at is None else _anchor(sections, at)
     return found
 
@@ -94,12 +102,24 @@ def _anchor(sections: Sequence[tuple[str, int, int]], at: int) -> Anchor:
     return Anchor("found", next(holding, None), at)
 
 
-def _place(note: ParsedNote, data: bytes, headings: Sequence[_Called], fragment: str) -> int | None:
+def _read_again(note: ParsedNote, data: bytes, dialect: Dialect) -> Body:
+    """Where there is code and the like in a note, which is seldom asked."""
+    body = Body(note.path, data, note.body, note.body_offset, dialect)
+    body.read()
+    return body
+
+
+def _place(
+    note: ParsedNote, data: bytes, headings: Sequence[_Called], fragment: str, read: Callable[[], Body]
+) -> int | None:
     """Where what a fragment names begins, in bytes; None if it is not there."""
     if fragment.startswith("^"):
         wanted = fragment[1:].casefold()
+        if "_" in wanted and read().dialect != "dendron":
+            return None
         blocks = _BLOCK.finditer(data, note.body_offset)
-        return next((m.start() for m in blocks if m.group(1).decode().casefold() == wanted), None)
+        places = (m.start() for m in blocks if m.group(1).decode().casefold() == wanted)
+        return next((at for at in places if not read().is_silent(at)), None)
     names = [name for name in fragment.split("#") if name.strip()]
     for keys in ([_key(name) for name in names], [_key(_NUMBERED.sub("", name)) for name in names]):
         at = _under(headings, keys)
@@ -108,17 +128,17 @@ def _place(note: ParsedNote, data: bytes, headings: Sequence[_Called], fragment:
     # Writers of plain markdown name places by HTML, or by what stands in braces behind a heading.
     name = re.escape(fragment.strip().encode())
     named = re.compile(rb"""\b(?:id|name)\s*=\s*(["']?)%b\1(?=[\s/>])|\{\s*#%b\s*\}""" % (name, name), re.I)
-    match = named.search(data, note.body_offset)
-    return match.start() if match else None
+    places = (m.start() for m in named.finditer(data, note.body_offset))
+    return next((at for at in places if not read().in_code(at)), None)
 
 
-def _headings(note: ParsedNote, data: bytes) -> Iterator[_Called]:
+def _headings(note: ParsedNote, data: bytes, read: Callable[[], Body]) -> Iterator[_Called]:
     """The headings of a note, in their order, each called as it reads and as it is written."""
     known = {heading.start: heading for heading in note.headings}
     written = {
         m.start(1): m
         for m in _ANY_HEADING.finditer(data, note.body_offset)
-        if m.start(1) in known or data[m.start() : m.start(1)].strip()
+        if m.start(1) in known or (data[m.start() : m.start(1)].strip() and not read().is_silent(m.start(1)))
     }
     for at in sorted(known.keys() | written.keys()):
         keys = set()

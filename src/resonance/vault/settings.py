@@ -129,7 +129,7 @@ def settings_of(db: ResonanceDB, root: Path | str) -> VaultSettings:
     """
     found = db.query("SELECT value FROM properties WHERE key = 'vault.told'")
     told = json.loads(found[0][0]) if found else {}
-    known = {name: told[name] for name in ("sources", "exclude", "model") if name in told}
+    known = {name: told[name] for name in ("sources", "exclude", "model", "dialect") if name in told}
     return load_settings(root, database=db.path, **known)
 
 
