@@ -32,7 +32,7 @@ def open_vault(name: str, database: Path) -> Vault:
             "obsidian-tasks",
             603,
             0,
-            {"ambiguous": 53, "external": 914, "resolved": 2633, "unresolved": 3},
+            {"ambiguous": 53, "external": 914, "resolved": 2637, "unresolved": 3},
         ),
         ("kepano-obsidian", 75, 28, {"external": 62, "resolved": 103, "unresolved": 51}),
         (

@@ -173,6 +173,7 @@ def test_tags_in_the_text(text: str, expected: list[str]) -> None:
         ("tags: a, b c", ("a", "b c")),
         ("tags: [my tag, 'x, y']", ("my tag", "x, y")),
         ("tag: one", ("one",)),
+        ("Tags: [a]\nTAG: b c", ("a", "b", "c")),
         ("tags: [a, A, '#a']", ("a",)),
         ("tags: [2024, 1.10, null, '']", ("2024", "1.10")),
         ("tags:", ()),
@@ -184,7 +185,7 @@ def test_tags_in_the_frontmatter(block: str, expected: tuple[str, ...]) -> None:
     data = f"---\n{block}\n---\n".encode()
     parsed = parse_note("note.md", data)
     assert parsed.tags == expected
-    assert "tags" not in parsed.meta
+    assert not {"tags", "Tags", "TAG"} & parsed.meta.keys()
     assert all(data[link.start : link.end].decode() == link.raw for link in parsed.links)
 
 
@@ -209,6 +210,8 @@ def test_tags_of_head_and_text_are_one_list() -> None:
         ("aliases: ['a, b']", ("a, b",)),
         ("aliases:", ()),
         ("aliases: [007, 1.10]", ("007", "1.10")),
+        ("Aliases: a, b", ("a", "b")),
+        ("ALIAS: a", ("a",)),
     ],
 )
 def test_aliases(block: str, expected: tuple[str, ...]) -> None:

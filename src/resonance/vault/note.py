@@ -30,11 +30,11 @@ _ISO_DATE = re.compile(r"\d{4}(?:-\d{2}(?:-\d{2}(?:[T ].*)?)?)?", re.DOTALL)
 _TYPE = re.compile(r"\w[\w .:/-]{0,39}")
 _NEWLINE = re.compile(rb"\r\n|\n|\r")
 
+# Obsidian takes these two in any case.
 _TAG_KEYS = ("tags", "tag")
 _ALIAS_KEYS = ("aliases", "alias")
 _DATE_KEYS = ("date", "created")
 _SUMMARY_KEYS = ("summary", "description")
-_CONSUMED = frozenset({"title", *_TAG_KEYS, *_ALIAS_KEYS})
 _RESERVED = frozenset({"source", "frontmatter"})
 
 _OBSIDIAN = Reading()
@@ -143,7 +143,7 @@ def parse_note(path: str, data: bytes, reading: Reading = _OBSIDIAN) -> ParsedNo
     aliases = [
         alias
         for piece in head.texts
-        if piece.key in _ALIAS_KEYS
+        if piece.key.lower() in _ALIAS_KEYS
         for alias in _entries(head, piece, split_words=False)
     ]
     if reading.dialect == "logseq" and (named := _first(head, "title")):
@@ -195,7 +195,8 @@ def _links_of_value(
 ) -> list[RawLink]:
     """Links in one text of the frontmatter; ``named``: it may be the name of a note by itself."""
     links: list[RawLink] = []
-    is_name = piece.key in _TAG_KEYS or piece.key in _ALIAS_KEYS
+    is_tag = piece.key.lower() in _TAG_KEYS
+    is_name = is_tag or piece.key.lower() in _ALIAS_KEYS
     relations = reading.relations
     if "[[" in piece.value and reading.dialect != "markdown":
         type_ = CITES if is_name else _type_of_links(reading, piece.key, piece.value)
@@ -209,7 +210,7 @@ def _links_of_value(
     relation = relations.of_names(piece.key) if named and not is_name else None
     if relation is not None and not _is_names(head.data.get(piece.key)):
         relation = None
-    if piece.key in _TAG_KEYS or relation is not None:
+    if is_tag or relation is not None:
         after = piece.start
         entries = _entries(head, piece, split_words=relation is None)
         if relation is not None and "[[" in piece.value:
@@ -317,7 +318,8 @@ def _distinct_tags(names: Iterable[str]) -> tuple[str, ...]:
 
 def _rest(data: dict[str, Any]) -> dict[str, Any]:
     """Frontmatter that has no column of its own. Keys that ``meta`` needs move one level down."""
-    rest = {key: value for key, value in data.items() if key not in _CONSUMED | _RESERVED}
+    consumed = {"title", *(key for key in data if key.lower() in _TAG_KEYS or key.lower() in _ALIAS_KEYS)}
+    rest = {key: value for key, value in data.items() if key not in consumed | _RESERVED}
     shadowed = {key: data[key] for key in data if key in _RESERVED}
     if shadowed:
         rest["frontmatter"] = shadowed
