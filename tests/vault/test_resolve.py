@@ -120,6 +120,25 @@ def test_the_exact_path_decides_among_equal_names() -> None:
     assert resolve("[[note]]", "b/x.md", resolver) == Resolution("resolved", "note")
 
 
+@pytest.mark.parametrize(
+    ("text", "source", "found"),
+    [
+        ("[[Page]]", "x.md", Resolution("resolved", "page", mark="case")),
+        ("[[PAGE.md]]", "a/x.md", Resolution("resolved", "page", mark="case")),
+        ("[x](PAGE.md)", "a/b/c/x.md", Resolution("resolved", "page", mark="case")),
+        ("[[A/page]]", "x.md", Resolution("resolved", "a-page", mark="case")),
+        ("[[b/a/Page]]", "x.md", Resolution("resolved", "b-a-page", mark="case")),
+        ("[[S/Twin]]", "a/x.md", Resolution("resolved", "a-s-twin", mark="case")),
+        ("[[S/Twin]]", "x.md", Resolution("ambiguous", None, ("a-s-twin", "b-s-twin"), "case")),
+        # Another one's case is right.
+        ("[[Mixed]]", "x.md", Resolution("ambiguous", None, ("mixed", "a-mixed"))),
+    ],
+)
+def test_a_whole_path_decides_in_any_case(text: str, source: str, found: Resolution) -> None:
+    paths = ["page.md", "a/page.md", "b/a/page.md", "a/s/twin.md", "b/s/twin.md", "mixed.md", "a/Mixed.md"]
+    assert resolve(text, source, make(paths)) == found
+
+
 def test_the_exact_case_of_a_path_decides() -> None:
     resolver = make(["note.md", "Note.md"])
     (link,) = parse_note("x.md", b"[[Note]]").links

@@ -263,7 +263,12 @@ class Resolver:
         ]
         if ending:
             exact = any(("/" + _stem(path)).endswith("/" + _stem(name)) for path in ending)
-            return self._choose(source, ending, None if exact else "case")
+            if exact:
+                return self._choose(source, ending)
+            # A whole path decides among several as it does where the case is right.
+            below = (_join(dirname(source), name) if "/" in name else None) or name
+            whole = self._by_path.get(key) or self._by_path.get(_key(_stem(below)))
+            return self._choose(source, whole or ending, "case")
         called = self._by_alias.get(_key(name), ())
         exact = any(alias == name for _, alias in called)
         return self._choose(source, {path for path, _ in called}, None if exact else "case")
