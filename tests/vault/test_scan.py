@@ -71,6 +71,11 @@ def test_a_hidden_source_that_is_named_is_read(root: Path) -> None:
         ("./a/b.md", ["a/drafts/d.md", "drafting.md", "drafts/c.md", "x.draft.md"]),
         ("**/drafts/**", ["a/b.md", "drafting.md", "x.draft.md"]),
         ("a/*", ["drafting.md", "drafts/c.md", "x.draft.md"]),
+        ("a/**/*.md", ["drafting.md", "drafts/c.md", "x.draft.md"]),
+        ("**/*.md", []),
+        ("a/*.md", ["a/drafts/d.md", "drafting.md", "drafts/c.md", "x.draft.md"]),
+        ("*/d.md", ["a/b.md", "a/drafts/d.md", "drafting.md", "drafts/c.md", "x.draft.md"]),
+        ("a/[a-c].md", ["a/drafts/d.md", "drafting.md", "drafts/c.md", "x.draft.md"]),
         ("draft?ng.md", ["a/b.md", "a/drafts/d.md", "drafts/c.md", "x.draft.md"]),
     ],
 )
@@ -79,7 +84,14 @@ def test_exclude_patterns(root: Path, pattern: str, left: list[str]) -> None:
     write(root, dict.fromkeys(names, ""))
     found = look(root, exclude=[pattern])
     assert paths(found) == left
-    assert found.skipped["excluded"] >= 1
+    assert (found.skipped["excluded"] >= 1) == (left != sorted(names))
+
+
+@pytest.mark.parametrize("pattern", ["x/[z-a].md", "x/[!].md", "x/[[&&a.md", "x/[[a].md"])
+def test_a_set_that_makes_no_sense_fits_nothing_else(root: Path, pattern: str) -> None:
+    write(root, {"x/b.md": "", "z.md": ""})
+    assert paths(look(root, exclude=[pattern])) == ["x/b.md", "z.md"]
+    assert paths(look(root, sources=[pattern, "*.md"])) == ["z.md"]
 
 
 def test_exclude_patterns_match_in_any_unicode_form(root: Path) -> None:
@@ -112,6 +124,17 @@ def test_sources(root: Path, sources: list[str], expected: list[str]) -> None:
 def test_a_folder_with_brackets_in_its_name_is_no_pattern(root: Path) -> None:
     write(root, {"notes [old]/a.md": "", "notes o/b.md": ""})
     assert paths(look(root, sources=["notes [old]"])) == ["notes [old]/a.md"]
+
+
+def test_a_pattern_that_nothing_fits_is_reported(root: Path) -> None:
+    write(root, {"docs/a.md": "", "docs/latin-1.md": b"\xe9", "pictures/p.png": ""})
+    patterns = ["docs/*.md", "pictures/*", "nope/*.md", "docs/*.markdown"]
+    found = look(root, sources=patterns)
+    assert [(problem.path, problem.reason) for problem in found.problems] == [
+        ("docs/*.markdown", "no file fits this source"),
+        ("nope/*.md", "no file fits this source"),
+    ]
+    assert found.complete
 
 
 def test_a_source_that_is_not_there_makes_the_scan_incomplete(root: Path) -> None:

@@ -99,11 +99,13 @@ def scan(settings: VaultSettings, root: Root) -> Scan:
 
     Names that start with a dot, and what ``settings.exclude`` matches, are left out. A pattern
     without a slash is compared with the name of every file and folder on the way, one with a slash
-    with the path from the root; a folder that matches is left out whole.
+    with the path from the root, as those of the sources are; a folder that matches is left out whole.
+    A pattern of the sources that no file fits is a problem.
     """
     walk = _Walk(root, settings)
     for start in walk.starts:
         walk.enter(start)
+    walk.tell_of_idle_sources(settings)
     return _tidied(walk.found)
 
 
@@ -166,7 +168,7 @@ def _wanted(settings: VaultSettings) -> Callable[[str], bool] | None:
     patterns = [s for s in settings.sources if is_pattern(settings.root, s)]
     if not patterns:
         return None
-    regex = re.compile("|".join(_translate(pattern) for pattern in patterns), re.DOTALL)
+    regex = _any_of(patterns)
     places = [s for s in settings.sources if s not in patterns]
 
     def wanted(path: str) -> bool:
@@ -176,8 +178,12 @@ def _wanted(settings: VaultSettings) -> Callable[[str], bool] | None:
     return wanted
 
 
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(_translate, patterns)), re.DOTALL)
+
+
 def _translate(pattern: str) -> str:
-    """A source pattern as a regular expression: ``*`` stays within a folder, ``**`` does not."""
+    """A pattern of paths as a regular expression: ``*`` stays within a folder, ``**`` does not."""
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]/]+\])", pattern)
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     out = ""
@@ -186,8 +192,13 @@ def _translate(pattern: str) -> str:
             out += known[piece]
         elif piece.startswith("[") and piece.endswith("]"):
             negated = piece[1] == "!"
-            body = piece[1 + negated : -1].replace("\\", "\\\\")
-            out += f"[{'^' if negated else ''}{body}]"
+            body = re.sub(r"([\\\[&~|])", r"\\\1", piece[1 + negated : -1])
+            choice = f"[{'^' if negated else ''}{body}]"
+            try:
+                re.compile(choice)
+            except re.error:
+                choice = re.escape(piece)  # nothing lies between z and a
+            out += choice
         else:
             out += re.escape(piece)
     return f"(?:{out})"
@@ -226,7 +237,8 @@ class _Walk:
         self.starts = _starts(settings)
         self.wanted = _wanted(settings)
         self.by_name = [p.rstrip("/") for p in settings.exclude if "/" not in p.rstrip("/")]
-        self.by_path = [p.strip("/").removeprefix("./") for p in settings.exclude if "/" in p.rstrip("/")]
+        by_path = [p.strip("/").removeprefix("./") for p in settings.exclude if "/" in p.rstrip("/")]
+        self.by_path = _any_of(by_path) if by_path else None
         # What is ours is no part of the vault, so it is not counted as something left out.
         self.own_folder = _relative(settings.database.parent, settings)
         self.own_files = _relative(settings.database, settings)
@@ -368,13 +380,19 @@ class _Walk:
         return own is not None and path.startswith(own) and path[len(own) : len(own) + 1] in ("", "-", ".")
 
     def excluded(self, name: str, path: str) -> bool:
-        if not (self.by_name or self.by_path):
-            return False
-        name = unicodedata.normalize("NFC", name)
-        path = unicodedata.normalize("NFC", path)
-        return any(fnmatchcase(name, pattern) for pattern in self.by_name) or any(
-            fnmatchcase(path, pattern) or fnmatchcase("/" + path, pattern) for pattern in self.by_path
-        )
+        if self.by_name:
+            name = unicodedata.normalize("NFC", name)
+            if any(fnmatchcase(name, pattern) for pattern in self.by_name):
+                return True
+        return self.by_path is not None and bool(self.by_path.fullmatch(unicodedata.normalize("NFC", path)))
+
+    def tell_of_idle_sources(self, settings: VaultSettings) -> None:
+        """Report patterns that nothing fits: more often than not they are misspelt."""
+        seen = {*self.found.attachments, *(unicodedata.normalize("NFC", p.path) for p in self.found.problems)}
+        seen.update(file.path for file in self.found.files)
+        for source in settings.sources:
+            if is_pattern(settings.root, source) and not any(map(_any_of([source]).fullmatch, seen)):
+                self.problem(source, "no file fits this source")
 
     def unreadable(self, path: str, reason: str) -> None:
         self.problem(path, f"the folder cannot be read ({reason})")
