@@ -391,6 +391,20 @@ def test_a_move_onto_an_id_that_somebody_has_is_a_removal(make_vault: Make) -> N
     assert dump(vault.db)["files"] == from_scratch(vault)["files"]
 
 
+def test_of_moved_notes_with_the_same_bytes_each_keeps_what_it_has(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "twin", "b.md": "twin", "x/c.md": "twin", "d.md": ""})
+    vault.ingest()
+    for node in ("a", "b", "x-c"):
+        vault.db.insert_edge("d", node, f"knows {node}")
+    for old, new in (("a.md", "z.md"), ("b.md", "y.md"), ("x/c.md", "a c.md")):
+        (vault.root / old).rename(vault.root / new)
+    # The same name, but another file.
+    (vault.root / "w").mkdir()
+    (vault.root / "w/a.md").write_text("twin")
+    assert vault.ingest().moved == 3
+    assert vault.edges() == {("d", "z", "knows a"), ("d", "y", "knows b"), ("d", "a-c", "knows x-c")}
+
+
 def test_moved_edited_and_gone_in_one_run(make_vault: Make) -> None:
     vault = make_vault({f"{name}.md": f"text {name} [[a]] [[b]] [[c]]" for name in "abcd"})
     vault.ingest(embedder=hash_embedder())

@@ -31,29 +31,40 @@ class Move(NamedTuple):
 def find_moves(root: Root, gone: Iterable[KnownFile], new: Iterable[FoundFile]) -> dict[str, str]:
     """Which of the new files are those that are gone, by their bytes: new path -> old path.
 
-    Of several with the same bytes those of the same name belong together, the others in the order of
-    their paths. Empty files are the same only if they have the same name.
+    Of several with the same bytes those belong together that are one file on the disk, then those of the
+    same name, the others in the order of their paths. Empty files are the same only if they have the same
+    name.
     """
-    by_hash: defaultdict[str, list[str]] = defaultdict(list)
+    by_hash: defaultdict[str, list[KnownFile]] = defaultdict(list)
     sizes = set()
     for known in gone:
         if known.hash:
-            by_hash[known.hash].append(known.path)
+            by_hash[known.hash].append(known)
             sizes.add(known.size)
     moves: dict[str, str] = {}
     candidates = [
         (file, digest) for file in sorted(new) if file.size in sizes and (digest := _hash(root, file))
     ]
-    for same_name in (True, False):
+    for alike in (_same_file, _same_name, _not_empty):
         for file, digest in candidates:
-            old = by_hash.get(digest, [])
-            if file.path in moves or (not same_name and file.size == 0):
-                continue
-            fitting = [p for p in sorted(old) if not same_name or basename(p) == basename(file.path)]
-            if fitting:
-                moves[file.path] = fitting[0]
-                old.remove(fitting[0])
+            fitting = [known for known in by_hash.get(digest, ()) if alike(known, file)]
+            if fitting and file.path not in moves:
+                found = min(fitting)
+                moves[file.path] = found.path
+                by_hash[digest].remove(found)
     return moves
+
+
+def _same_file(known: KnownFile, file: FoundFile) -> bool:
+    return known.inode == file.inode and file.size > 0
+
+
+def _same_name(known: KnownFile, file: FoundFile) -> bool:
+    return basename(known.path) == basename(file.path)
+
+
+def _not_empty(_known: KnownFile, file: FoundFile) -> bool:
+    return file.size > 0
 
 
 def carry_out(connection: Connection, moves: Sequence[Move]) -> None:
