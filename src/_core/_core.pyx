@@ -16,6 +16,7 @@ The parts, in the order they build on each other:
     vectors      rows -> matrices and scores
     codes        rows -> int8 codes that stay in memory
     scan         which of them may be among the nearest to some queries
+    records      codes and rows in a file beside the database
     export       rows -> the buffers of Arrow columns
 """
 
@@ -32,7 +33,9 @@ from cpython.pythread cimport (
 )
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.errno cimport ENOMEM
 from libc.math cimport INFINITY, fabs, isfinite, lrint, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -43,6 +46,9 @@ from sqlite3 cimport *
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    object PyType_GenericAlloc(type kind, Py_ssize_t items)
+    void PyObject_GC_UnTrack(object made)
+    void PyTuple_SET_ITEM(object made, Py_ssize_t item, object value)
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -62,6 +68,7 @@ cdef extern from *:
     #ifndef RESONANCE_ENGINE_ORIGIN
     #define RESONANCE_ENGINE_ORIGIN "system"
     #endif
+    #define TUPLES_HAVE_MORE (PY_VERSION_HEX >= 0x030E0000) /* than their items, since Python 3.14 */
     #if SQLITE_VERSION_NUMBER >= 3038000
     #define resonance_error_offset sqlite3_error_offset
     #else
@@ -72,6 +79,7 @@ cdef extern from *:
     const char* RESONANCE_ENGINE_ORIGIN
     int resonance_error_offset(sqlite3* db) nogil
     const int SQLITE_VERSION_NUMBER
+    const bint TUPLES_HAVE_MORE
 
 import numbers
 import os
@@ -104,4 +112,5 @@ include "vectors.pxi"
 include "texts.pxi"
 include "codes.pxi"
 include "scan.pxi"
+include "records.pxi"
 include "export.pxi"

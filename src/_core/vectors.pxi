@@ -379,24 +379,15 @@ cdef class Rows:
     cdef Arena bytes
     cdef Arena sizes        # int: of the id and the title of each row, -1 for NULL
 
-    def names(self, const int64_t[::1] numbers not None):
-        """The ids and the titles of the rows with these numbers, which ascend.
-
-        Raises:
-            CorruptRowError: one is not UTF-8.
-        """
+    cdef Py_ssize_t begin(self, int64_t* starts) noexcept nogil:
+        """Where the texts of each row begin in `bytes`. Returns how many rows there are."""
         cdef const int* sizes = <const int*> self.sizes.data
-        cdef Py_ssize_t i, row = 0, start = 0, count = self.sizes.size // (TEXTS * <Py_ssize_t> sizeof(int))
-        cdef list ids = [None] * numbers.shape[0], titles = [None] * numbers.shape[0]
-        for i in range(numbers.shape[0]):
-            if not row <= numbers[i] < count:
-                raise IndexError(f"row {numbers[i]} of {count}, after row {row}")
-            while row < numbers[i]:
-                start += max(sizes[TEXTS * row], 0) + max(sizes[TEXTS * row + 1], 0)
-                row += 1
-            ids[i] = self.text(start, sizes[TEXTS * row])
-            titles[i] = self.text(start + max(sizes[TEXTS * row], 0), sizes[TEXTS * row + 1])
-        return ids, titles
+        cdef Py_ssize_t row, count = self.sizes.size // (TEXTS * <Py_ssize_t> sizeof(int))
+        cdef int64_t start = 0
+        for row in range(count):
+            starts[row] = start
+            start += max(sizes[TEXTS * row], 0) + max(sizes[TEXTS * row + 1], 0)
+        return count
 
     cdef object text(self, Py_ssize_t start, int size):
         if size < 0:
@@ -477,6 +468,64 @@ def visit_rows(Connection connection not None, str sql not None, const int64_t[:
     finally:
         handle.leave()
     return rows
+
+
+def named_rows(type kind not None, list visits not None, const int64_t[::1] numbers not None,
+               const double[::1] scores not None, tuple rest not None):
+    """Make an object of each of some rows.
+
+    Args:
+        kind: a subclass of tuple, without a place for anything else.
+        visits: :class:`Rows`, numbered through from the first row of the first one on.
+        numbers, scores: (n,) which rows, in which order, and what they score.
+        rest: what else each object holds; nothing that may ever refer to it.
+
+    Returns:
+        a list of ``kind``: (id, score, title, *rest).
+
+    Raises:
+        CorruptRowError: a text is not UTF-8.
+    """
+    cdef Py_ssize_t i, at, item, count = len(visits), size = 3 + len(rest)
+    cdef Rows rows
+    cdef int64_t start
+    cdef const int* sizes
+    cdef list found = [None] * numbers.shape[0]
+    cdef int64_t[::1] firsts = numpy.zeros(count + 1, numpy.int64)
+    cdef int64_t[::1] starts = numpy.empty(sum([len(rows.scores) for rows in visits]) + 1, numpy.int64)
+    cdef object made, name, title
+    if not issubclass(kind, tuple) or scores.shape[0] != numbers.shape[0]:
+        raise ColumnError(f"{kind!r} of {numbers.shape[0]} rows with {scores.shape[0]} scores")
+    for i, rows in enumerate(visits):
+        firsts[i + 1] = firsts[i] + rows.begin(&starts[firsts[i]])
+    for i in range(numbers.shape[0]):
+        if not 0 <= numbers[i] < firsts[count]:
+            raise IndexError(f"row {numbers[i]} of {firsts[count]}")
+        at = last_at_most(&firsts[0], count, numbers[i])
+        rows = visits[at]
+        start = starts[numbers[i]]
+        sizes = <const int*> rows.sizes.data + TEXTS * (numbers[i] - firsts[at])
+        name = rows.text(start, sizes[0])
+        title = rows.text(start + max(sizes[0], 0), sizes[1])
+        if TUPLES_HAVE_MORE:
+            found[i] = tuple.__new__(kind, (name, scores[i], title, *rest))
+            continue
+        made = PyType_GenericAlloc(kind, size)
+        fill_tuple(made, 0, name)
+        fill_tuple(made, 1, scores[i])
+        fill_tuple(made, 2, title)
+        for item in range(3, size):
+            fill_tuple(made, item, rest[item - 3])
+        # It is no part of a cycle, so the collector need not look at thousands of them.
+        PyObject_GC_UnTrack(made)
+        found[i] = made
+    return found
+
+
+cdef inline int fill_tuple(object made, Py_ssize_t item, object value) except -1:
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(made, item, value)
+    return 0
 
 
 def read_rowids(Connection connection not None, str sql not None, parameters):

@@ -2,13 +2,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 _Parameters = Sequence[Any] | Mapping[str, Any]
+_Named = TypeVar("_Named", bound=tuple[object, ...])
 
 def engine() -> dict[str, Any]: ...
 def live_objects() -> tuple[int, int]: ...
@@ -192,7 +193,6 @@ def score_vectors(
 @final
 class Rows:
     scores: Final[npt.NDArray[np.float64]]
-    def names(self, numbers: npt.NDArray[np.int64]) -> tuple[list[str], list[str | None]]: ...
 
 def visit_rows(
     connection: Connection,
@@ -200,6 +200,13 @@ def visit_rows(
     rowids: npt.NDArray[np.int64],
     query: npt.NDArray[np.float64] | None,
 ) -> Rows: ...
+def named_rows(
+    kind: type[_Named],
+    visits: list[Rows],
+    numbers: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float64],
+    rest: tuple[object, ...],
+) -> list[_Named]: ...
 def read_rowids(connection: Connection, sql: str, parameters: _Parameters) -> npt.NDArray[np.int64]: ...
 
 @final
@@ -231,6 +238,21 @@ class Codes:
         most: float,
     ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]]: ...
 
+def checksum(data: bytes | npt.NDArray[np.uint8]) -> int: ...
+def write_codes(codes: Codes, count: int, fd: int, at: int) -> tuple[int, list[int]]: ...
+def read_codes(width: int, count: int, norm: float, fd: int, at: int, sums: list[int]) -> Codes | None: ...
+def label_texts(codes: Codes) -> list[list[bytes]]: ...
+def set_label_texts(codes: Codes, told: list[list[bytes]]) -> None: ...
+def write_records(
+    connection: Connection, sql: str, rowids: npt.NDArray[np.int64], width: int, fd: int, at: int
+) -> npt.NDArray[np.int64] | None: ...
+def read_records(
+    fd: int,
+    ends: npt.NDArray[np.int64],
+    positions: npt.NDArray[np.int64],
+    rowids: npt.NDArray[np.int64],
+    query: npt.NDArray[np.float64],
+) -> Rows: ...
 def choose_kernel(name: str | None = ...) -> str | None: ...
 def to_fafcas(array: npt.ArrayLike) -> npt.NDArray[np.float32]: ...
 def dot_product(a: npt.ArrayLike, b: npt.ArrayLike) -> float: ...

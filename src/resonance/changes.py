@@ -51,6 +51,21 @@ def since(connection: Connection, before: Moment, now: Moment) -> list[tuple[int
     return ranges
 
 
+def last_title(connection: Connection) -> int:
+    """The number of the last change of a title."""
+    return int(connection.execute("SELECT max(seq) FROM title_changes")[0][0] or 0)
+
+
+def retitled(connection: Connection, before: int) -> list[int] | None:
+    """Rowids of nodes whose title has changed since; None if the log does not tell."""
+    oldest, last = connection.execute("SELECT min(seq), max(seq) FROM title_changes")[0]
+    if last is None:
+        return [] if before == 0 else None
+    if last < before or oldest > before + 1:
+        return None
+    return [row for (row,) in connection.execute("SELECT row FROM title_changes WHERE seq > ?", (before,))]
+
+
 @contextlib.contextmanager
 def in_bulk(writer: Connection, plans: Sequence[NodePlan]) -> Iterator[None]:
     """Write these plans in here; the log gets one row if they are large."""

@@ -50,6 +50,8 @@ class ResonanceDB(Questions, Spaces):
             open it, before it is closed. A crash leaves a file to throw away.
         dims: the width of the vectors to come, if known: it settles the page size of a new file.
         page_size: bytes in a page of a new file, instead.
+        vector_cache: keep what search needs in a file beside the database, ``<path>-vectors``: disposable,
+            as large as 1.3 times all vectors, never taken for true where the database has changed.
 
     Raises:
         CannotOpenError, NotADatabaseError, SchemaTooNewError, UnsupportedFilesystemError: the file
@@ -67,6 +69,7 @@ class ResonanceDB(Questions, Spaces):
         scratch: bool = False,
         dims: int | None = None,
         page_size: int | None = None,
+        vector_cache: bool = False,
     ) -> None:
         name = os.fspath(path)
         session = Session(
@@ -76,7 +79,7 @@ class ResonanceDB(Questions, Spaces):
             scratch=scratch,
             page_size=page_size or (PAGE_SIZE if dims is None else page_size_for(dims)),
         )
-        super().__init__(name, session, None if root is None else Path(root))
+        super().__init__(name, session, None if root is None else Path(root), vector_cache)
 
     # --- single rows ----------------------------------------------------------------------------
 

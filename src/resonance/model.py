@@ -161,7 +161,8 @@ class Explain(NamedTuple):
     ``path``: ``"resident"`` (codes in memory), ``"stream"`` (rows read from the database) or ``"backend"``
     (another engine was asked); ``rows``: with a vector; ``passed``: the filter; ``scored``: exactly, the
     others were out by their bounds; ``seconds``: by stage. For a matrix of queries they are sums over all
-    of them.
+    of them. ``cache``: what became of the file that ``vector_cache`` asks for, or why it is not used; None
+    if nobody asks.
     """
 
     path: str
@@ -169,6 +170,7 @@ class Explain(NamedTuple):
     passed: int
     scored: int
     seconds: Mapping[str, float]
+    cache: str | None = None
 
 
 class WhyNot(NamedTuple):

@@ -35,6 +35,7 @@ from resonance.rows import NODE_COLUMNS
 from resonance.search import hybrid
 from resonance.search import text as fulltext
 from resonance.search.backend import Backend, Backends
+from resonance.search.cache import VectorCache
 from resonance.search.exact import Memory, Options, Question, search
 from resonance.search.filters import Filter, GroupBy, Where, count_of
 from resonance.search.index import VectorIndex
@@ -54,11 +55,12 @@ _WITHOUT_EMBEDDING = tuple(name for name in NODE_COLUMNS if name != "embedding")
 class Questions:
     """The half of :class:`ResonanceDB` that reads; any thread may ask, each sees a snapshot of its own."""
 
-    def __init__(self, path: str, session: Session, root: Path | None) -> None:
+    def __init__(self, path: str, session: Session, root: Path | None, vector_cache: bool = False) -> None:
         self.path = path
         self._root = root
         self._session = session
-        self._index = VectorIndex(session)
+        cache = VectorCache(session) if vector_cache and not session.is_alone else None
+        self._index = VectorIndex(session, cache)
         self._backends = Backends(session)
         self._embedder: Embedder | None = None
 

@@ -145,16 +145,16 @@ class Session:
         if self._telling and self.in_transaction:
             raise TransactionError("called by the `progress` of a load: it may look, but not write")
 
-    def begin(self) -> Connection:
-        """Start a write transaction; waits for other writers.
+    def begin(self, patience: float = LOCK_TIMEOUT) -> Connection:
+        """Start a write transaction; waits for other writers, for ``patience`` seconds.
 
         Raises:
             TransactionError: this thread has one open already.
-            LockTimeoutError: other writers kept the lock for a minute.
+            LockTimeoutError: other writers kept the lock all that time.
         """
         self._require_writable()
         started = time.monotonic()
-        self._take_turn()
+        self._take_turn(patience)
         try:
             self._begin("BEGIN IMMEDIATE", started)
         except BaseException:
@@ -235,9 +235,9 @@ class Session:
             self._writer.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, patience: float = LOCK_TIMEOUT) -> Iterator[Connection]:
         """``begin``, then ``commit``, or ``rollback`` if the block raises."""
-        writer = self.begin()
+        writer = self.begin(patience)
         try:
             yield writer
         except BaseException:
@@ -417,20 +417,20 @@ class Session:
             with self._after_commit():
                 self.checkpoint(truncate=True)
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, patience: float = LOCK_TIMEOUT) -> None:
         """Become the only writer. Two locks in a row: who comes back at once queues behind who waits."""
         started = time.monotonic()
-        if not self._next.acquire(timeout=LOCK_TIMEOUT):
+        if not self._next.acquire(timeout=patience):
             raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
         try:
-            if not self._turn.acquire(timeout=LOCK_TIMEOUT):
+            if not self._turn.acquire(timeout=patience):
                 raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
         finally:
             self._next.release()
         try:
             self._guard()
             if not self.is_alone:
-                self._gate.acquire(LOCK_TIMEOUT)
+                self._gate.acquire(patience)
         except BaseException:
             self._turn.release()
             raise

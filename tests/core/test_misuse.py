@@ -42,6 +42,9 @@ def connection_calls(connection, other):
         "read_vectors": lambda: _core.read_vectors(connection, VECTORS, (), np.empty((1, 2), "f4")),
         "score_vectors": lambda: _core.score_vectors(connection, VECTORS, (), np.ones(2), 1),
         "visit_rows": lambda: _core.visit_rows(connection, "SELECT NULL, ?, 'a'", np.array([1]), np.ones(2)),
+        "write_records": lambda: _core.write_records(
+            connection, "SELECT NULL, ?, 'a'", np.array([1]), 2, -1, 0
+        ),
         "read_rowids": lambda: _core.read_rowids(connection, "SELECT 1", ()),
         "Codes.append": lambda: _core.Codes(2).append(connection, "SELECT 1, x'00', 1, 1, 1", ()),
         "NodePlan.write": lambda: _core.NodePlan([_core.text_column("id", ["a"])]).write(connection, 0, 1),

@@ -23,6 +23,9 @@ RECORDS = [
     ("b6400314b4a5187a3a058a5d35c3cb6031eadd86fff72403accdc73495d69e78", 1769588665479),
 ]
 
+NUMBERS = [(0,), (1,), (2,), (3,), (4,)]
+"""Of all migrations there are."""
+
 
 def rows(file, sql):
     with Connection(file, create=False) as connection:
@@ -69,7 +72,7 @@ def test_looking_does_not_change_anything(path, tmp_path):
     with Connection(path) as connection:
         assert migrate.identify(connection) is migrate.Kind.AMALFA
         assert migrate.applied(connection) == {0: None, 1: None, 2: None}
-        assert [step.number for step in migrate.pending(connection)] == [3]
+        assert [step.number for step in migrate.pending(connection)] == [3, 4]
         connection.checkpoint_on_close(True)
     assert contents(tmp_path) == before
 
@@ -226,7 +229,7 @@ def test_older_files_of_amalfa(path, steps):
         assert rows(db.migration_backup, "SELECT count(*) FROM nodes") == [(200,)]
         assert db.query("SELECT hash, created_at FROM __drizzle_migrations ORDER BY created_at") == RECORDS
     assert integrity(path) == [("ok",)]
-    assert rows(path, "SELECT number FROM resonance_migrations ORDER BY number") == [(0,), (1,), (2,), (3,)]
+    assert rows(path, "SELECT number FROM resonance_migrations ORDER BY number") == NUMBERS
 
 
 def test_vectors_of_several_models(path):
@@ -308,11 +311,11 @@ def test_a_migration_that_fails(path, one_more, name):
         db.insert_edge("a", "b")
     before = dump(path), rows(path, "SELECT * FROM sqlite_schema ORDER BY name")
     one_more(BROKEN[name])
-    with pytest.raises(errors.MigrationError, match="0004_more"):
+    with pytest.raises(errors.MigrationError, match="0005_more"):
         ResonanceDB(path)
     assert (dump(path), rows(path, "SELECT * FROM sqlite_schema ORDER BY name")) == before
-    assert rows(path, "PRAGMA user_version") == [(4,)]
-    assert rows(path, "SELECT max(number) FROM resonance_migrations") == [(3,)]
+    assert rows(path, "PRAGMA user_version") == [(5,)]
+    assert rows(path, "SELECT max(number) FROM resonance_migrations") == [(4,)]
     assert integrity(path) == [("ok",)]
 
 
@@ -335,7 +338,7 @@ def test_data_is_backed_up_before_it_is_migrated(path, one_more):
     with ResonanceDB(path) as db:
         assert db.get_nodes() == []
         backup = Path(db.migration_backup)
-        assert "before-0004" in backup.name
+        assert "before-0005" in backup.name
     assert dump(backup) == before
     assert integrity(backup) == [("ok",)]
 
@@ -361,7 +364,7 @@ def test_no_backup_no_migration(path, one_more, monkeypatch):
     with pytest.raises(errors.BackupError):
         ResonanceDB(path)
     assert dump(path) == before
-    assert rows(path, "PRAGMA user_version") == [(4,)]
+    assert rows(path, "PRAGMA user_version") == [(5,)]
 
 
 def test_the_schema_of_a_later_version(path, one_more):
@@ -392,12 +395,7 @@ def open_new_file_together(folder, rounds, processes=8):
         seen = together(processes, open_it, file)
         assert max(nodes for nodes, _ in seen) == processes
         assert {backup for _, backup in seen} == {None}
-        assert rows(file, "SELECT number FROM resonance_migrations ORDER BY number") == [
-            (0,),
-            (1,),
-            (2,),
-            (3,),
-        ]
+        assert rows(file, "SELECT number FROM resonance_migrations ORDER BY number") == NUMBERS
         assert rows(file, "SELECT hash, created_at FROM __drizzle_migrations ORDER BY created_at") == RECORDS
         assert rows(file, "SELECT count(*) FROM nodes") == [(processes,)]
         assert integrity(file) == [("ok",)]
@@ -429,7 +427,7 @@ def test_eight_threads_open_a_new_file_together(tmp_path):
         for thread in threads:
             thread.join()
         assert len(found) == 8
-        assert rows(file, "SELECT count(*) FROM resonance_migrations") == [(4,)]
+        assert rows(file, "SELECT count(*) FROM resonance_migrations") == [(5,)]
 
 
 def test_several_processes_adopt_the_same_file(path):
@@ -524,12 +522,7 @@ def kill_while_creating(folder, kills, seed):
         killed += hit
         with ResonanceDB(file) as db:
             db.insert_node({"id": "a"})
-        assert rows(file, "SELECT number FROM resonance_migrations ORDER BY number") == [
-            (0,),
-            (1,),
-            (2,),
-            (3,),
-        ]
+        assert rows(file, "SELECT number FROM resonance_migrations ORDER BY number") == NUMBERS
         assert rows(file, "SELECT hash, created_at FROM __drizzle_migrations ORDER BY created_at") == RECORDS
         assert integrity(file) == [("ok",)]
     return attempt

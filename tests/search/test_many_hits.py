@@ -1,6 +1,9 @@
 """Answers of thousands of hits: several connections score them, and each row is visited once."""
 
+import gc
+import sys
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -111,6 +114,22 @@ def test_a_title_that_is_no_text_is_named(db):
         db.search(QUERY, ROWS)
 
 
+class Four(NamedTuple):
+    """What rows are made into."""
+
+    id: str | None
+    score: float
+    title: str | None
+    rest: tuple
+
+
+def hits_of(visits, numbers):
+    made = _core.named_rows(Four, visits, np.array(numbers), np.full(len(numbers), 0.5), ((),))
+    assert all(type(each) is Four for each in made)
+    assert not any(gc.is_tracked(each) for each in made) or sys.version_info >= (3, 14)
+    return made
+
+
 def test_rows_that_are_not_there():
     with _core.Connection(":memory:") as connection:
         connection.execute("CREATE TABLE t (embedding BLOB, id TEXT, title TEXT)")
@@ -121,11 +140,12 @@ def test_rows_that_are_not_there():
         rows = _core.visit_rows(connection, sql, np.array([1, 2, 3]), np.array([1.0, 0.5]))
         assert rows.scores.tolist()[0] == 1.5
         assert np.isnan(rows.scores[1:]).all()
-        assert rows.names(np.array([0, 1, 2])) == (["a", "b", None], [None, "B", None])
-        assert rows.names(np.array([1])) == (["b"], ["B"])
-        for numbers in ([3], [-1], [1, 0]):
+        named = [("a", 0.5, None, ()), ("b", 0.5, "B", ()), (None, 0.5, None, ())]
+        assert hits_of([rows], [0, 1, 2]) == named
+        assert hits_of([rows, rows], [4, 0, 3, 5]) == [named[1], named[0], named[0], named[2]]
+        for numbers in ([3], [-1], [1, 3]):
             with pytest.raises(IndexError):
-                rows.names(np.array(numbers))
+                hits_of([rows], numbers)
         with pytest.raises(errors.CorruptRowError, match="node 'a'"):
             _core.visit_rows(connection, sql, np.array([1]), np.ones(3))
 

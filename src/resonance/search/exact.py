@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -15,10 +16,11 @@ from resonance.errors import CorruptRowError, EmbeddingError, InputError, SpaceE
 from resonance.model import ContentPolicy, Explain, Hit, Hits, Space
 from resonance.parallel import READERS
 from resonance.search.backend import Backend, BackendIndex, BackendView
+from resonance.search.cache import Records
 from resonance.search.diversity import most_diverse
 from resonance.search.filters import Filter, GroupBy, Where, count_of, is_grouped, is_number
 from resonance.search.hits import Scored, Sight, named, scored
-from resonance.search.index import VectorIndex, View
+from resonance.search.index import Likely, VectorIndex, View
 from resonance.session import Session
 
 Memory = Literal["resident", "stream"]
@@ -68,6 +70,14 @@ _NODES_A_DOCUMENT = 4
 
 class StaleIndexError(Exception):
     """Codes in memory are not of the rows that are stored: somebody wrote without the log noticing."""
+
+
+class DamagedRecordsError(Exception):
+    """A file does not have the rows that were written to it."""
+
+    def __init__(self, records: Records, why: str) -> None:
+        super().__init__(why)
+        self.records = records
 
 
 class Question:
@@ -170,11 +180,11 @@ def search(
             still.close()
             if view is not None or last or not usable:
                 try:
-                    return _answers(sight, view, question, explain)
+                    return _answered(sight, index, view, question, explain)
                 except StaleIndexError:
                     index.discard()
                     if last:
-                        return _answers(sight, None, question, explain)
+                        return _answered(sight, index, None, question, explain)
         try:
             index.load()
         except CorruptRowError:
@@ -191,7 +201,28 @@ def _still(index: VectorIndex | BackendIndex, attempt: int, session: Session) ->
         yield stack
 
 
-def _answers(sight: Sight, view: View | BackendView | None, question: Question, explain: bool) -> Any:
+def _answered(
+    sight: Sight,
+    index: VectorIndex | BackendIndex,
+    view: View | BackendView | None,
+    question: Question,
+    explain: bool,
+) -> Any:
+    try:
+        answers = _answers(sight, view, question, explain)
+    except DamagedRecordsError as error:
+        assert isinstance(index, VectorIndex)
+        assert isinstance(view, View)
+        index.drop_records(error.records, str(error))
+        answers = _answers(sight, replace(view, records=None), question, explain)
+    if explain and isinstance(index, VectorIndex):
+        for answer in answers:
+            if answer.explain is not None:
+                answer.explain = answer.explain._replace(cache=index.cache_told)
+    return answers[0] if question.single else answers
+
+
+def _answers(sight: Sight, view: View | BackendView | None, question: Question, explain: bool) -> list[Hits]:
     paths = {View: "resident", BackendView: "backend"}
     notes = _Notes("stream" if view is None else paths[type(view)])
     while True:
@@ -205,7 +236,7 @@ def _answers(sight: Sight, view: View | BackendView | None, question: Question, 
     if explain:
         for answer in answers:
             answer.explain = notes.explain()
-    return answers[0] if question.single else answers
+    return answers
 
 
 def _nearest(
@@ -247,39 +278,42 @@ def _from_codes(sight: Sight, view: View, question: Question, notes: _Notes) -> 
         candidates = view.candidates(question.queries, question.k, positions, question.least, question.most)
     found = []
     with notes.stage("rescore"):
-        for query, (rows, low, high) in zip(question.queries, candidates, strict=True):
-            rowids = view.codes.rowids(rows)
-            order = np.argsort(rowids)
-            each = _rescored(sight, question, query, rowids[order], low[order], high[order])
+        for query, bounds in zip(question.queries, candidates, strict=True):
+            each = _rescored(sight, view, question, query, view.likely(sight.connection, bounds))
             notes.scored += len(each.rowids)
             found.append(each)
     return found
 
 
-def _rescored(
-    sight: Sight, question: Question, query: Floats, rowids: Ints, low: Bounds, high: Bounds
-) -> Scored:
+def _rescored(sight: Sight, view: View, question: Question, query: Floats, rows: Likely) -> Scored:
     """Of the rows that may be among the k best those that still may be when the likely ones have scores.
 
     Which are taken for likely makes no difference to the answer: none is left out whose upper bound
     reaches the k-th best score of theirs.
     """
-    wanted = np.ones(len(rowids), bool)
-    if question.k >= _MUCH and len(rowids) > question.k and question.most == np.inf:
-        twice = low + high
-        wanted = 2 * high >= -np.partition(-twice, question.k - 1)[question.k - 1]
-    each = _within_bounds(sight, query, rowids[wanted], low[wanted], high[wanted])
+    low, high = rows.low, rows.high
+    if question.k < _MUCH or len(low) <= question.k or question.most < np.inf:
+        return _within_bounds(sight, view, query, rows)
+    twice = low + high
+    wanted = 2 * high >= -np.partition(-twice, question.k - 1)[question.k - 1]
+    each = _within_bounds(sight, view, query, rows.some(wanted))
     if wanted.all():
         return each
     least = -np.partition(-each.scores, question.k - 1)[question.k - 1]
-    rest = ~wanted & (high >= least)
-    return each.and_(_within_bounds(sight, query, rowids[rest], low[rest], high[rest]))
+    return each.and_(_within_bounds(sight, view, query, rows.some(~wanted & (high >= least))))
 
 
-def _within_bounds(sight: Sight, query: Floats, rowids: Ints, low: Bounds, high: Bounds) -> Scored:
-    each = scored(sight, READERS, rowids, query)
+def _within_bounds(sight: Sight, view: View, query: Floats, rows: Likely) -> Scored:
+    each, filed = _NOTHING, rows.filed
+    if view.records is not None and filed:
+        each = view.records.scored(rows.positions[:filed], rows.rowids[:filed], query, READERS)
+        if np.isnan(each.scores).any():
+            row = rows.rowids[np.isnan(each.scores)][0]
+            raise DamagedRecordsError(view.records, f"the row {row} in it is damaged")
+    if filed < len(rows.positions):
+        each = each.and_(scored(sight, READERS, rows.rowids[filed:], query))
     # The bounds hold for the row that was encoded; where they do not, it is another one by now.
-    if not ((each.scores >= low) & (each.scores <= high)).all():
+    if not ((each.scores >= rows.low) & (each.scores <= rows.high)).all():
         raise StaleIndexError
     return each
 

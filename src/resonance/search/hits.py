@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +17,10 @@ from resonance.watch import State
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_VISIT = "SELECT embedding, id, title FROM nodes WHERE rowid = ?"
+VISIT = "SELECT embedding, id, title FROM nodes WHERE rowid = ?"
+_UNPLACED = tuple(Hit("", 0.0))[3:]
+"""What a hit says beyond id, score and title before anybody knows where it is."""
+
 _MANY = 1024
 """Rows that one connection visits at a time; several share what is more."""
 
@@ -35,10 +36,10 @@ class Sight(NamedTuple):
 class Scored:
     """Rows of nodes with their scores, best or not, in no order but that of ``rowids``."""
 
-    def __init__(self, rowids: Ints, scores: Floats, visits: Sequence[_core.Rows] = ()) -> None:
+    def __init__(self, rowids: Ints, scores: Floats, visits: list[_core.Rows] | None = None) -> None:
         self.rowids = rowids
         self.scores = scores
-        self._visits = visits
+        self._visits = visits or []
 
     def and_(self, other: Scored) -> Scored:
         """These rows and those."""
@@ -48,23 +49,15 @@ class Scored:
             [*self._visits, *other._visits],
         )
 
-    def names(self, connection: _core.Connection, numbers: Ints) -> tuple[list[str], list[str | None]]:
-        """Ids and titles of the rows with these numbers, which ascend."""
-        visits = self._visits
+    def hits(self, connection: _core.Connection, numbers: Ints) -> list[Hit]:
+        """Hits for the rows with these numbers, in their order."""
+        scores, visits = self.scores[numbers], self._visits
         if not visits:
-            visits = [_core.visit_rows(connection, _VISIT, self.rowids[numbers], None)]
-            numbers = np.arange(len(numbers))
-        ids: list[str] = []
-        titles: list[str | None] = []
-        start = 0
-        for visit in visits:
-            stop = start + len(visit.scores)
-            first, last = np.searchsorted(numbers, (start, stop))
-            some_ids, some_titles = visit.names(numbers[first:last] - start)
-            ids += some_ids
-            titles += some_titles
-            start = stop
-        return ids, titles
+            # Each page once.
+            order = np.argsort(numbers)
+            visits = [_core.visit_rows(connection, VISIT, self.rowids[numbers[order]], None)]
+            numbers = np.argsort(order)
+        return _core.named_rows(Hit, visits, numbers, scores, _UNPLACED)
 
 
 def scored(sight: Sight, readers: int, rowids: Ints, query: Floats) -> Scored:
@@ -76,7 +69,7 @@ def scored(sight: Sight, readers: int, rowids: Ints, query: Floats) -> Scored:
     """
     useful = min(readers, len(rowids) // _MANY)
     if useful < 2:
-        visit = _core.visit_rows(sight.connection, _VISIT, rowids, query)
+        visit = _core.visit_rows(sight.connection, VISIT, rowids, query)
         return Scored(rowids, visit.scores, [visit])
     with sight.session.beside(sight.connection, useful, sight.state) as connections:
         visits = [
@@ -86,7 +79,7 @@ def scored(sight: Sight, readers: int, rowids: Ints, query: Floats) -> Scored:
                 0,
                 len(rowids),
                 lambda connection, start, stop: _core.visit_rows(
-                    connection, _VISIT, rowids[start:stop], query
+                    connection, VISIT, rowids[start:stop], query
                 ),
                 at_once=_MANY,
             )
@@ -100,17 +93,12 @@ def named(connection: _core.Connection, found: Scored, chosen: Ints, grouped: bo
     Args:
         chosen: numbers of rows, ascending.
     """
-    ids, titles = found.names(connection, chosen)
-    scores = found.scores[chosen]
-    # Thousands of them, so no Python runs for each.
-    whole = map(repeat, (None, None, None, (), None, None, None))
-    fields = zip(ids, scores.tolist(), titles, *whole, strict=False)
-    hits: list[Hit] = list(map(tuple.__new__, repeat(Hit), fields))
+    ranked = found.scores[chosen]
+    order = np.argsort(-ranked, kind="stable")
+    ranked = ranked[order]
+    hits = found.hits(connection, chosen[order])
     if _has_files(connection):
         _place(connection, hits, grouped)
-    order = np.argsort(-scores, kind="stable")
-    hits = [hits[number] for number in order.tolist()]
-    ranked = scores[order]
     if grouped or (ranked[1:] == ranked[:-1]).any():
         # Of a document and a section of it that score the same, the document counts.
         hits.sort(key=lambda hit: (-hit.score, hit.id, hit.section or ""))
