@@ -172,7 +172,7 @@ class Play:
         for name, child in list(children.items()):
             say(f"{self.case.name}: {name}, many threads")
             # Nobody else answers right while somebody writes, so they are asked without, and less often.
-            write = name == "ours"
+            write = name in ("ours", "ours-cached")
             each = self.case.each_thread // (1 if write else 10)
             command = {"threads": {"each": max(each, 2), "write": write}}
             self._turns({name: child}, 0, "threads", command)

@@ -367,7 +367,7 @@ cdef class Codes:
         return found.array(numpy.int64)
 
     def candidates(self, const double[:, ::1] queries not None, Py_ssize_t k, Py_ssize_t count,
-                   const uint8_t[::1] dead, const int64_t[::1] positions, double least, double most):
+                   const uint8_t[::1] dead, const int64_t[::1] positions, double least, double most, int threads=1):
         """The rows that may be among the k best, for each query: all that are, and few others.
 
         Args:
@@ -377,11 +377,12 @@ cdef class Codes:
             dead: (count,) 1 for rows to leave out; or None.
             positions: look at these only, ascending; or None.
             least, most: scores to look for; a row is left out when its bounds say it is beyond.
+            threads: how many share the work, this one among them; where ``positions`` are given, it does all.
 
         Returns:
             for each query positions (n,) int64, and bounds low (n,) and high (n,) float32 of their scores.
         """
-        cdef Scan scan = Scan.__new__(Scan)
+        cdef Scan scan = Scan.__new__(Scan), helper
         cdef Py_ssize_t q, number = queries.shape[0]
         if queries.shape[1] != self.width:
             raise EmbeddingError(f"queries of {queries.shape[1]} dimensions, not {self.width}", got=queries.shape[1])
@@ -395,6 +396,11 @@ cdef class Codes:
         scan.prepare(self, queries, k, count, least, most)
         scan.dead = NULL if dead is None or dead.shape[0] == 0 else &dead[0]
         if positions is None:
+            for _ in range(1, threads):
+                helper = Scan.__new__(Scan)
+                helper.prepare(self, queries, k, count, least, most)
+                helper.dead = scan.dead
+                scan.helpers.append(helper)
             scan.look_through()
         elif positions.shape[0]:
             scan.some_rows(&positions[0], positions.shape[0])

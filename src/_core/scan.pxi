@@ -15,6 +15,31 @@ cdef enum:
 
 
 @cython.final
+cdef class Turns:
+    """Which block is next, for several threads that share a pass."""
+    cdef Py_ssize_t next
+    cdef PyThread_type_lock lock
+
+    def __cinit__(self):
+        self.next = 0
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef Py_ssize_t take(self) noexcept nogil:
+        cdef Py_ssize_t taken
+        PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        taken = self.next
+        self.next += 1
+        PyThread_release_lock(self.lock)
+        return taken
+
+
+@cython.final
 cdef class Scan:
     """One pass over codes for some queries: for each it keeps the rows that may be among the k best so far."""
     cdef Parts parts
@@ -40,8 +65,13 @@ cdef class Scan:
     cdef float rounding          # of sums with the whole query
     cdef Py_ssize_t since_signals
     cdef void* memory
+    cdef Turns turns
+    cdef list helpers            # other scans for the same queries, each for a thread of its own
+    cdef object failure          # of a helper
 
     def __cinit__(self):
+        self.helpers = []
+        self.turns = Turns.__new__(Turns)
         self.memory = NULL
         self.codes = NULL
         self.since_signals = 0
@@ -132,13 +162,77 @@ cdef class Scan:
             self.k = k
             for q in range(self.number):
                 self.begin(q, self.threshold[q])
-        self.some_tiles(1)
+        self.all_tiles()
         if not self.settle():
             for q in range(self.number):
                 self.begin(q, -INFINITY)
-            self.some_tiles(1)
+            self.all_tiles()
             self.settle()
         return 0
+
+    cdef int all_tiles(self) except -1:
+        """Each block by whoever comes to it first; what the others have found is here afterwards."""
+        cdef Scan helper
+        cdef Py_ssize_t q
+        self.turns.next = 0
+        threads = []
+        for helper in self.helpers:
+            helper.turns = self.turns
+            helper.failure = None
+            for q in range(self.number):
+                helper.begin(q, self.guess[q])
+            threads.append(threading.Thread(target=helper.help, daemon=True))
+        try:
+            for thread in threads:
+                thread.start()
+            self.some_blocks()
+        finally:
+            # They look at rows that the caller holds.
+            self.turns.next = self.parts.count
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        for helper in self.helpers:
+            if helper.failure is not None:
+                raise helper.failure
+            for q in range(self.number):
+                if merge_found(<Arena> self.kept[q], <Arena> helper.kept[q], self.lows) < 0:
+                    raise MemoryError()
+                self.threshold[q] = max(self.threshold[q], helper.threshold[q])
+        return 0
+
+    def help(self):
+        """What a helper's thread does."""
+        try:
+            self.some_blocks()
+        except BaseException as error:
+            self.failure = error
+
+    cdef int some_blocks(self) except -1:
+        cdef Py_ssize_t i
+        cdef int failed = 0
+        with nogil:
+            while not failed:
+                i = self.turns.take()
+                if i >= self.parts.count:
+                    break
+                failed = self.block(&self.parts.parts[i])
+                if not failed and self.is_time_for_signals(self.parts.parts[i].count):
+                    with gil:
+                        PyErr_CheckSignals()
+        if failed:
+            raise MemoryError()
+        return 0
+
+    cdef int block(self, const Part* part) noexcept nogil:
+        """0, or -1 without memory."""
+        cdef Py_ssize_t start = 0
+        cdef int failed = 0
+        while start < part.count and not failed:
+            failed = self.tile(part.codes + start * self.stride, part.scale + start, part.error + start, NULL,
+                               part.start + start, min(<Py_ssize_t> TILE, part.count - start))
+            start += TILE
+        return failed
 
     cdef int some_tiles(self, Py_ssize_t every) except -1:
         cdef const Part* part
@@ -147,8 +241,8 @@ cdef class Scan:
         with nogil:
             for i in range(self.parts.count):
                 part = &self.parts.parts[i]
-                # Where some are left out the next part goes on counting.
-                start = max(start - self.parts.parts[i - 1].count, 0) if i and every > 1 else 0
+                # The next part goes on counting.
+                start = max(start - self.parts.parts[i - 1].count, 0) if i else 0
                 while start < part.count and not failed:
                     rows = min(<Py_ssize_t> TILE, part.count - start)
                     failed = self.tile(part.codes + start * self.stride, part.scale + start, part.error + start,
@@ -300,6 +394,34 @@ cdef class Scan:
         cdef Arena kept = self.arenas[q]
         rows = kept.array(numpy.dtype([("position", numpy.int64), ("low", numpy.float32), ("high", numpy.float32)]))
         return tuple(numpy.ascontiguousarray(rows[name]) for name in ("position", "low", "high"))
+
+
+cdef int merge_found(Arena these, Arena those, Arena space) noexcept nogil:
+    """Rows of both, in the order of their positions, in which each has its own. 0, or -1 without memory."""
+    cdef const Found* a
+    cdef const Found* a_end
+    cdef const Found* b = <const Found*> those.data
+    cdef const Found* b_end = b + those.size // <Py_ssize_t> sizeof(Found)
+    cdef Found* merged
+    cdef Py_ssize_t size = these.size + those.size
+    if those.size == 0:
+        return 0
+    if space.reserve(size) < 0 or these.reserve(size) < 0:
+        return -1
+    a = <const Found*> these.data
+    a_end = a + these.size // <Py_ssize_t> sizeof(Found)
+    merged = <Found*> space.data
+    while a < a_end or b < b_end:
+        if b == b_end or (a < a_end and a.position < b.position):
+            merged[0] = a[0]
+            a += 1
+        else:
+            merged[0] = b[0]
+            b += 1
+        merged += 1
+    memcpy(these.data, space.data, size)
+    these.size = size
+    return 0
 
 
 cdef float kth_largest(float* values, Py_ssize_t count, Py_ssize_t k) noexcept nogil:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from resonance import ResonanceDB, Space
+from resonance.care.health import check_health
 from resonance.search import cache
 from support import Child, Window, in_child, together, unit
 
@@ -500,6 +501,28 @@ def test_a_copy_with_its_file_goes_its_own_way(kept, tmp_path):
     write_a_little(kept, 2)
     for path in (copy, kept):
         assert told(path).startswith("used")
+
+
+def of_the_cache(path):
+    found = [each for each in check_health(path).findings if each.check == "vector-cache"]
+    assert len(found) < 2
+    return found[0] if found else None
+
+
+def test_the_doctor_says_what_it_is(path):
+    assert of_the_cache(path) is None
+    told(path)
+    assert of_the_cache(path).level == "ok"
+    write_a_little(path, 1)
+    assert of_the_cache(path).level == "ok"
+    rebuilt(path)
+    assert of_the_cache(path).level == "info"
+    assert "another moment" in of_the_cache(path).message
+    beside(path).write_bytes(b"something else")
+    assert "does not begin" in of_the_cache(path).message
+    beside(path).unlink()
+    beside(path).mkdir()
+    assert "no regular file" in of_the_cache(path).message
 
 
 # --- several at once, and killed ---------------------------------------------------------------------------

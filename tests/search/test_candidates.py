@@ -46,9 +46,9 @@ def check(codes, vectors, query, k, *, dead=None, least=-np.inf, most=np.inf):
     return positions
 
 
-def towards(score, rows, seed):
-    """Unit rows whose scores with QUERY are these."""
-    rest = unit(rows, WIDTH - 1, seed=seed)
+def towards(score, rows, seed, width=WIDTH):
+    """Unit rows whose scores with QUERY, or the like of it, are these."""
+    rest = unit(rows, width - 1, seed=seed)
     score = np.broadcast_to(score, rows)
     return np.column_stack([score, rest * np.sqrt(1 - score**2)[:, None]]).astype(np.float32)
 
@@ -97,6 +97,35 @@ def test_a_guess_above_what_is_wanted(table):
     vectors = towards(np.where(sampled, 0.9, 0.1), ROWS, 6)
     codes = encoded(table, vectors)
     assert len(check(codes, vectors, QUERY, 2000, most=0.5)) > 2000
+
+
+SCORES = {
+    "any": np.random.default_rng(7).uniform(-0.9, 0.9, ROWS),
+    "ascending": np.linspace(-0.9, 0.9, ROWS),
+    "misleading": np.where(np.arange(ROWS) // TILE % SAMPLE == 0, 0.9, 0.1),
+}
+
+
+@pytest.mark.parametrize("order", SCORES)
+def test_several_threads_share_a_pass(table, order):
+    """Rows of five blocks, by whoever comes to them first: the same rows, with the same bounds, in order."""
+    width = 512
+    codes = encoded(table, towards(SCORES[order], ROWS, 8, width))
+    queries = np.zeros((1, width))
+    queries[0, 0] = 1
+    dead = (np.arange(ROWS) % 3 == 0).astype(np.uint8)
+    for k, least, most in (
+        (5, -np.inf, np.inf),
+        (2000, -np.inf, np.inf),
+        (2000, 0.3, 0.8),
+        (ROWS, 0.2, np.inf),
+    ):
+        wanted = (queries, k, ROWS, dead, None, least, most)
+        (alone,) = codes.candidates(*wanted)
+        for threads in (2, 3, 9):
+            (shared,) = codes.candidates(*wanted, threads)
+            for one, other in zip(alone, shared, strict=True):
+                assert np.array_equal(one, other)
 
 
 def test_all_scores_are_one(table):

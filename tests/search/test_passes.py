@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from resonance import ResonanceDB
+from resonance.search import passes
 from resonance.search.passes import MOST_TOGETHER, Passes, Wanted
 from support import unit
 
@@ -19,12 +20,13 @@ class Watched:
 
     def __init__(self, codes, fail=()):
         self.codes, self.fail = codes, set(fail)
-        self.sizes = []
+        self.sizes, self.shared = [], []
         self.started, self.go = threading.Event(), threading.Event()
 
     def candidates(self, queries, *rest):
         number = len(self.sizes)
         self.sizes.append(len(queries))
+        self.shared.append(rest[-1])
         self.started.set()
         if number == 0:
             assert self.go.wait(60)
@@ -45,7 +47,7 @@ class Crowd:
     """Threads that ask while the first pass is held up."""
 
     def __init__(self, codes, fail=(), at_once=1):
-        self.codes, self.passes = Watched(codes, fail), Passes(at_once)
+        self.codes, self.passes, self.at_once = Watched(codes, fail), Passes(at_once), at_once
         self.answers, self.errors, self.threads = {}, {}, []
 
     def wanted(self, k):
@@ -76,7 +78,7 @@ class Crowd:
             for got, wanted in zip((positions, low, high), alone, strict=True):
                 assert np.array_equal(got, wanted)
         assert self.passes._waiting == []
-        assert self.passes._free == 1
+        assert self.passes._free == self.at_once
         return self.codes.sizes
 
 
@@ -119,6 +121,46 @@ def test_the_main_thread_waits_for_nobody(codes):
         crowd.ask(number)
     crowd.passes.candidates(crowd.wanted(5), QUERIES[30])
     assert crowd.finish() == [1, 1, 2]
+
+
+@pytest.fixture
+def much(monkeypatch):
+    monkeypatch.setattr(passes, "MANY_HITS", 100)
+    monkeypatch.setattr(passes, "MANY_ROWS", ROWS)
+
+
+@pytest.mark.parametrize(("at_once", "threads"), [(1, 1), (3, 3), (50, 1 + passes.MOST_HELPERS)])
+def test_many_hits_take_what_nobody_uses(codes, much, at_once, threads):
+    crowd = Crowd(codes, at_once=at_once)
+    crowd.ask(0, 200)
+    crowd.finish()
+    assert crowd.codes.shared == [threads]
+
+
+def test_whoever_comes_meanwhile_gets_what_they_give_back(codes, much):
+    crowd = Crowd(codes, fail=[0], at_once=3)
+    for number in range(5):
+        crowd.ask(number, 200 if number in (0, 4) else 5)
+    crowd.finish()
+    assert crowd.codes.shared[0] == 3
+    assert len(crowd.answers) == 4
+
+
+def test_few_hits_use_one_thread(codes, much):
+    crowd = Crowd(codes, at_once=4)
+    crowd.ask(0, 5)
+    crowd.finish()
+    assert crowd.codes.shared == [1]
+
+
+@pytest.mark.parametrize(("at_once", "threads"), [(1, 1), (2, 2), (50, 1 + passes.MOST_HELPERS)])
+def test_the_main_thread_takes_nothing_that_it_had_to_give_back(codes, much, at_once, threads):
+    crowd = Crowd(codes, at_once=at_once)
+    crowd.codes.go.set()
+    for _ in range(3):
+        crowd.passes.candidates(crowd.wanted(200), QUERIES[3])
+    assert crowd.codes.shared == [threads] * 3
+    assert crowd.passes._free == at_once
 
 
 def test_a_crowd_at_a_database(codes, tmp_path):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from resonance import spaces
 from resonance.database import ResonanceDB
 from resonance.model import Finding, Node
+from resonance.search import cache
 from resonance.search import text as fulltext
 from resonance.vault.suggest import suggest_dialect
 from resonance.words import counted, listed, size, some
@@ -208,6 +209,24 @@ def _batches(
         last = found[-1][0]
         vectors = np.frombuffer(b"".join(row[2] for row in found), dtype="<f4").reshape(-1, dims)
         yield [_text(row[1]) for row in found], vectors
+
+
+def _vector_cache(db: ResonanceDB) -> Iterator[Finding]:
+    with db.snapshot() as connection:
+        found = cache.examine(db.path, connection)
+    if found is None:
+        return
+    why_not, used = found
+    name = f"{Path(db.path).name}{cache.SUFFIX} ({size(used)})"
+    if why_not:
+        yield Finding(
+            "vector-cache",
+            "info",
+            f"{name} would not be used: {why_not}. Delete it, or open the database with vector_cache=True, "
+            f"which writes it anew",
+        )
+    else:
+        yield Finding("vector-cache", "ok", f"{name} is of this database")
 
 
 def _self_search(db: ResonanceDB) -> Iterator[Finding]:
@@ -404,6 +423,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("metadata", _metadata),
     ("vectors", _vectors),
     ("spaces", _other_spaces),
+    ("vector-cache", _vector_cache),
     ("self-search", _self_search),
     ("coverage", _coverage),
     ("text", _texts_indexed),

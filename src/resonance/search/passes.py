@@ -16,6 +16,12 @@ Bounds = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.fl
 AT_ONCE = os.cpu_count() or 1
 """Passes side by side; who asks beyond them waits, and goes together with those that wait as well."""
 
+MANY_HITS, MANY_ROWS = 2000, 65_536
+"""From so many hits of so many rows on, processors that nobody else wants share the scan of one query."""
+
+MOST_HELPERS = 3
+"""Beyond so many the memory is what they wait for."""
+
 MOST_TOGETHER = 16
 """Queries of one pass: four cost little more than one does, beyond that each costs its own time."""
 
@@ -60,7 +66,7 @@ class Passes:
         turn = _Turn(wanted, query)
         if threading.current_thread() is threading.main_thread():
             # Ctrl-C interrupts this thread wherever it is: it neither waits, nor is it waited for.
-            return _scan([turn])[0]
+            return self._scanned([turn], counted=False)[0]
         with self._lock:
             if self._free:
                 self._free -= 1
@@ -71,7 +77,7 @@ class Passes:
             turn.woken.wait()
         if turn.crew is not None:
             try:
-                for each, bounds in zip(turn.crew, _scan(turn.crew), strict=True):
+                for each, bounds in zip(turn.crew, self._scanned(turn.crew, counted=True), strict=True):
                     each.bounds = bounds
             finally:
                 self._leave(turn, turn.crew)
@@ -86,16 +92,33 @@ class Passes:
             for each in others:
                 if each.bounds is not None:
                     each.woken.set()
-            if not self._waiting:
-                self._free += 1
-                return
-            first = self._waiting[0]
-            together = [each for each in self._waiting if each.wanted.is_same(first.wanted)]
-            first.crew = together[:MOST_TOGETHER]
-            self._waiting = [each for each in self._waiting if each not in first.crew]
-            first.woken.set()
+            self._give_up_one()
 
+    def _give_up_one(self) -> None:
+        """With the lock held: a pass less is under way, so another one may be."""
+        if not self._waiting:
+            self._free += 1
+            return
+        first = self._waiting[0]
+        together = [each for each in self._waiting if each.wanted.is_same(first.wanted)]
+        first.crew = together[:MOST_TOGETHER]
+        self._waiting = [each for each in self._waiting if each not in first.crew]
+        first.woken.set()
 
-def _scan(crew: list[_Turn]) -> list[Bounds]:
-    codes, rows, dead, k, least, most = crew[0].wanted
-    return codes.candidates(np.array([turn.query for turn in crew]), k, rows, dead, None, least, most)
+    def _scanned(self, crew: list[_Turn], *, counted: bool) -> list[Bounds]:
+        codes, rows, dead, k, least, most = crew[0].wanted
+        queries = np.array([turn.query for turn in crew])
+        shared = k >= MANY_HITS and rows >= MANY_ROWS and len(crew) == 1
+        if not shared or not counted:
+            # What the main thread took, Ctrl-C might keep it from giving back.
+            helpers = min(max(0, self._free - 1), MOST_HELPERS) if shared else 0
+            return codes.candidates(queries, k, rows, dead, None, least, most, 1 + helpers)
+        with self._lock:
+            helpers = min(self._free, MOST_HELPERS)
+            self._free -= helpers
+        try:
+            return codes.candidates(queries, k, rows, dead, None, least, most, 1 + helpers)
+        finally:
+            with self._lock:
+                for _ in range(helpers):
+                    self._give_up_one()
