@@ -1,5 +1,6 @@
 """The file beside the database: whatever becomes of it, ids, scores and titles are those of the database."""
 
+import fcntl
 import json
 import os
 import resource
@@ -558,6 +559,22 @@ def test_many_processes_at_once(path):
             right(db)
         assert told(path) == f"used, {ROWS} rows"
         assert not Path(f"{beside(path)}.new").exists()
+
+
+@pytest.mark.parametrize("left", [b"", cache._MAGIC + b"half of it"])
+def test_one_that_another_process_is_writing(path, left):
+    aside = Path(f"{beside(path)}.new")
+    with aside.open("wb") as other:
+        other.write(left)
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with ResonanceDB(path, vector_cache=True) as db:
+            right(db)
+            assert "another process" in db.search(QUERIES[0], 1, explain=True).explain.cache
+        assert aside.read_bytes() == left
+    assert told(path).startswith("not there")
+    assert told(path).startswith("used")
+    assert not aside.exists()
 
 
 def test_a_writer_that_does_not_end(path):
