@@ -48,6 +48,8 @@ cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
     object PyType_GenericAlloc(type kind, Py_ssize_t items)
     void PyObject_GC_UnTrack(object made)
+    int PyGC_Disable()
+    int PyGC_Enable()
     void PyTuple_SET_ITEM(object made, Py_ssize_t item, object value)
 
 cdef extern from "pythread.h" nogil:

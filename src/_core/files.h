@@ -35,7 +35,7 @@ static int write_whole(int fd, const void *data, size_t size, int64_t at) {
 }
 
 /* Each step can be undone, given the others: what differs within eight bytes gives another sum for sure,
-   anything else in all likelihood. Four lanes, as a multiplication waits for the one before. Not for
+   anything else in all likelihood. Eight lanes, as a multiplication waits for the one before. Not for
    keeping out an adversary. */
 static uint64_t mixed(uint64_t sum, uint64_t word) {
     sum = (sum ^ word) * 0x9E3779B97F4A7C15u;
@@ -44,18 +44,20 @@ static uint64_t mixed(uint64_t sum, uint64_t word) {
 
 static uint64_t checksum_of(const void *data, size_t size, uint64_t seed) {
     const char *bytes = (const char *)data;
-    uint64_t lanes[4] = {seed, ~seed, seed ^ size, ~seed ^ size}, words[4];
+    uint64_t lanes[8], words[8];
+    for (int lane = 0; lane < 8; lane++)
+        lanes[lane] = mixed(seed + (uint64_t)lane, size);
     for (; size >= sizeof words; bytes += sizeof words, size -= sizeof words) {
         memcpy(words, bytes, sizeof words);
-        for (int lane = 0; lane < 4; lane++)
+        for (int lane = 0; lane < 8; lane++)
             lanes[lane] = mixed(lanes[lane], words[lane]);
     }
     memset(words, 0, sizeof words);
     if (size)
         memcpy(words, bytes, size);
-    for (int lane = 0; lane < 4; lane++)
+    for (int lane = 0; lane < 8; lane++)
         lanes[lane] = mixed(lanes[lane], words[lane]);
-    for (int lane = 1; lane < 4; lane++)
+    for (int lane = 1; lane < 8; lane++)
         lanes[0] = mixed(lanes[0], lanes[lane]);
     return lanes[0];
 }

@@ -26,6 +26,7 @@ typedef int (*encode_kernel)(const float *vector, size_t width, size_t stride, u
 typedef size_t (*match_kernel)(const uint32_t *const *labels, const uint32_t *wanted, size_t start, size_t count,
                                uint32_t *matched);
 typedef double (*precise_kernel)(const uint8_t *row, const float *query, size_t width);
+typedef double (*dot_kernel)(const float *row, const double *query, size_t width);
 
 #define TILE 256 /* rows that are looked at before the next query's turn: they stay in the cache */
 
@@ -146,6 +147,21 @@ INLINE double precise_body(const uint8_t *row, const float *query, size_t width)
     return sum;
 }
 
+/* The score itself: exact products, summed in float64. */
+INLINE double dot_body(const float *row, const double *query, size_t width) {
+    double sums[LANES] = {0};
+    size_t i = 0;
+    for (; i + LANES <= width; i += LANES)
+        for (size_t j = 0; j < LANES; j++)
+            sums[j] += row[i + j] * query[i + j];
+    for (size_t j = 0; i < width; i++, j++)
+        sums[j] += row[i] * query[i];
+    for (size_t n = LANES / 2; n; n /= 2)
+        for (size_t j = 0; j < n; j++)
+            sums[j] += sums[j + n];
+    return sums[0];
+}
+
 #define VERSION_OF_ONE(name, attributes)                                                                     \
     attributes static void one_##name(const uint8_t *rows, size_t stride, size_t count, const int8_t *query, \
                                       int32_t *out) {                                                        \
@@ -163,6 +179,9 @@ INLINE double precise_body(const uint8_t *row, const float *query, size_t width)
     }                                                                                                        \
     attributes static double precise_##name(const uint8_t *row, const float *query, size_t width) {          \
         return precise_body(row, query, width);                                                              \
+    }                                                                                                        \
+    attributes static double dot_##name(const float *row, const double *query, size_t width) {               \
+        return dot_body(row, query, width);                                                                  \
     }                                                                                                        \
     attributes static int encode_##name(const float *vector, size_t width, size_t stride, uint8_t *codes,    \
                                         float *scale, float *error, float *norm) {                           \
@@ -332,6 +351,7 @@ static pass_kernel rows_that_pass = pass_plain;
 static encode_kernel encode_row = encode_plain;
 static match_kernel rows_that_match = match_plain;
 static precise_kernel precise_sum = precise_plain;
+static dot_kernel dot = dot_plain;
 
 /* By name ("vnni", "avx2", "plain"), or the best this machine can run; NULL if it cannot run that one. */
 static const char *kernels_choose(const char *wanted) {
@@ -339,6 +359,7 @@ static const char *kernels_choose(const char *wanted) {
     if (wanted == NULL || strcmp(wanted, #name) == 0) {                                                      \
         score_one = one_##name, score_many = many_##name, rows_that_pass = pass_##name;                      \
         encode_row = encode_##name, rows_that_match = match_##name, precise_sum = precise_##name;            \
+        dot = dot_##name;                                                                                    \
         return #name;                                                                                        \
     }
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -288,3 +288,75 @@ cdef int take_record(Rows rows, const char* record, int64_t size, uint64_t seed,
     if rows.sizes.append(sizes, sizeof(sizes)) < 0:
         return -1
     return rows.bytes.append(texts, max(sizes[0], 0) + max(sizes[1], 0))
+
+
+def named_rows(type kind not None, list visits not None, const int64_t[::1] numbers not None,
+               const double[::1] scores not None, tuple rest not None):
+    """Make an object of each of some rows.
+
+    Args:
+        kind: a subclass of tuple, without a place for anything else.
+        visits: :class:`Rows`, numbered through from the first row of the first one on.
+        numbers, scores: (n,) which rows, in which order, and what they score.
+        rest: what else each object holds; nothing that may ever refer to it.
+
+    Returns:
+        a list of ``kind``: (id, score, title, *rest).
+
+    Raises:
+        CorruptRowError: a text is not UTF-8.
+    """
+    cdef Py_ssize_t i, count = len(visits)
+    cdef Rows rows
+    cdef list found = [None] * numbers.shape[0]
+    cdef int64_t[::1] firsts = numpy.zeros(count + 1, numpy.int64)
+    cdef int64_t[::1] starts = numpy.empty(sum([len(rows.scores) for rows in visits]) + 1, numpy.int64)
+    if not issubclass(kind, tuple) or scores.shape[0] != numbers.shape[0]:
+        raise ColumnError(f"{kind!r} of {numbers.shape[0]} rows with {scores.shape[0]} scores")
+    for i, rows in enumerate(visits):
+        firsts[i + 1] = firsts[i] + rows.begin(&starts[firsts[i]])
+    # Every few hundred of them the collector would look at all that is young, and find nothing.
+    cdef bint collecting = PyGC_Disable()
+    try:
+        fill_named(found, kind, visits, numbers, scores, rest, firsts, starts)
+    finally:
+        if collecting:
+            PyGC_Enable()
+    return found
+
+
+cdef int fill_named(list found, type kind, list visits, const int64_t[::1] numbers, const double[::1] scores,
+                    tuple rest, const int64_t[::1] firsts, const int64_t[::1] starts) except -1:
+    cdef Py_ssize_t i, at, item, count = len(visits), size = 3 + len(rest)
+    cdef int64_t start
+    cdef const int* sizes
+    cdef Rows rows
+    cdef object made, name, title
+    for i in range(numbers.shape[0]):
+        if not 0 <= numbers[i] < firsts[count]:
+            raise IndexError(f"row {numbers[i]} of {firsts[count]}")
+        at = last_at_most(&firsts[0], count, numbers[i])
+        rows = visits[at]
+        start = starts[numbers[i]]
+        sizes = <const int*> rows.sizes.data + TEXTS * (numbers[i] - firsts[at])
+        name = rows.text(start, sizes[0])
+        title = rows.text(start + max(sizes[0], 0), sizes[1])
+        if TUPLES_HAVE_MORE:
+            found[i] = tuple.__new__(kind, (name, scores[i], title, *rest))
+            continue
+        made = PyType_GenericAlloc(kind, size)
+        fill_tuple(made, 0, name)
+        fill_tuple(made, 1, scores[i])
+        fill_tuple(made, 2, title)
+        for item in range(3, size):
+            fill_tuple(made, item, rest[item - 3])
+        # It is no part of a cycle, so the collector need not look at thousands of them.
+        PyObject_GC_UnTrack(made)
+        found[i] = made
+    return 0
+
+
+cdef inline int fill_tuple(object made, Py_ssize_t item, object value) except -1:
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(made, item, value)
+    return 0

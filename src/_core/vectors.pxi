@@ -194,20 +194,8 @@ cdef bint is_unit(const float* vector, Py_ssize_t width) noexcept nogil:
     return -1e-3 < norm(vector, width) - 1 < 1e-3
 
 
-cdef inline double dot(const float* a, const double* b, Py_ssize_t width) noexcept nogil:
-    """Dot product in float64; four sums, so that the compiler may run them side by side."""
-    cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0
-    cdef Py_ssize_t i = 0
-    while i + 4 <= width:
-        s0 += a[i] * b[i]
-        s1 += a[i + 1] * b[i + 1]
-        s2 += a[i + 2] * b[i + 2]
-        s3 += a[i + 3] * b[i + 3]
-        i += 4
-    while i < width:
-        s0 += a[i] * b[i]
-        i += 1
-    return (s0 + s1) + (s2 + s3)
+cdef extern from "kernels.h" nogil:
+    double dot(const float* row, const double* query, size_t width)
 
 
 def score_vectors(Connection connection not None, str sql not None, parameters,
@@ -468,64 +456,6 @@ def visit_rows(Connection connection not None, str sql not None, const int64_t[:
     finally:
         handle.leave()
     return rows
-
-
-def named_rows(type kind not None, list visits not None, const int64_t[::1] numbers not None,
-               const double[::1] scores not None, tuple rest not None):
-    """Make an object of each of some rows.
-
-    Args:
-        kind: a subclass of tuple, without a place for anything else.
-        visits: :class:`Rows`, numbered through from the first row of the first one on.
-        numbers, scores: (n,) which rows, in which order, and what they score.
-        rest: what else each object holds; nothing that may ever refer to it.
-
-    Returns:
-        a list of ``kind``: (id, score, title, *rest).
-
-    Raises:
-        CorruptRowError: a text is not UTF-8.
-    """
-    cdef Py_ssize_t i, at, item, count = len(visits), size = 3 + len(rest)
-    cdef Rows rows
-    cdef int64_t start
-    cdef const int* sizes
-    cdef list found = [None] * numbers.shape[0]
-    cdef int64_t[::1] firsts = numpy.zeros(count + 1, numpy.int64)
-    cdef int64_t[::1] starts = numpy.empty(sum([len(rows.scores) for rows in visits]) + 1, numpy.int64)
-    cdef object made, name, title
-    if not issubclass(kind, tuple) or scores.shape[0] != numbers.shape[0]:
-        raise ColumnError(f"{kind!r} of {numbers.shape[0]} rows with {scores.shape[0]} scores")
-    for i, rows in enumerate(visits):
-        firsts[i + 1] = firsts[i] + rows.begin(&starts[firsts[i]])
-    for i in range(numbers.shape[0]):
-        if not 0 <= numbers[i] < firsts[count]:
-            raise IndexError(f"row {numbers[i]} of {firsts[count]}")
-        at = last_at_most(&firsts[0], count, numbers[i])
-        rows = visits[at]
-        start = starts[numbers[i]]
-        sizes = <const int*> rows.sizes.data + TEXTS * (numbers[i] - firsts[at])
-        name = rows.text(start, sizes[0])
-        title = rows.text(start + max(sizes[0], 0), sizes[1])
-        if TUPLES_HAVE_MORE:
-            found[i] = tuple.__new__(kind, (name, scores[i], title, *rest))
-            continue
-        made = PyType_GenericAlloc(kind, size)
-        fill_tuple(made, 0, name)
-        fill_tuple(made, 1, scores[i])
-        fill_tuple(made, 2, title)
-        for item in range(3, size):
-            fill_tuple(made, item, rest[item - 3])
-        # It is no part of a cycle, so the collector need not look at thousands of them.
-        PyObject_GC_UnTrack(made)
-        found[i] = made
-    return found
-
-
-cdef inline int fill_tuple(object made, Py_ssize_t item, object value) except -1:
-    Py_INCREF(value)
-    PyTuple_SET_ITEM(made, item, value)
-    return 0
 
 
 def read_rowids(Connection connection not None, str sql not None, parameters):

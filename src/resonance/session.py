@@ -145,8 +145,8 @@ class Session:
         if self._telling and self.in_transaction:
             raise TransactionError("called by the `progress` of a load: it may look, but not write")
 
-    def begin(self, patience: float = LOCK_TIMEOUT) -> Connection:
-        """Start a write transaction; waits for other writers, for ``patience`` seconds.
+    def begin(self, patience: float | None = None) -> Connection:
+        """Start a write transaction; waits for other writers, ``patience`` seconds or a minute.
 
         Raises:
             TransactionError: this thread has one open already.
@@ -235,7 +235,7 @@ class Session:
             self._writer.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def transaction(self, patience: float = LOCK_TIMEOUT) -> Iterator[Connection]:
+    def transaction(self, patience: float | None = None) -> Iterator[Connection]:
         """``begin``, then ``commit``, or ``rollback`` if the block raises."""
         writer = self.begin(patience)
         try:
@@ -417,9 +417,10 @@ class Session:
             with self._after_commit():
                 self.checkpoint(truncate=True)
 
-    def _take_turn(self, patience: float = LOCK_TIMEOUT) -> None:
+    def _take_turn(self, patience: float | None = None) -> None:
         """Become the only writer. Two locks in a row: who comes back at once queues behind who waits."""
         started = time.monotonic()
+        patience = LOCK_TIMEOUT if patience is None else patience
         if not self._next.acquire(timeout=patience):
             raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
         try:

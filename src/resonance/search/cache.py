@@ -21,7 +21,6 @@ import struct
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ import numpy as np
 
 from resonance import _core, changes, spaces
 from resonance.errors import ResonanceError
+from resonance.parallel import shared
 from resonance.search.hits import VISIT, Floats, Ints, Scored
 from resonance.session import Session
 from resonance.words import size as size_of
@@ -51,7 +51,7 @@ _FEW_CHANGED = 4096
 """So many rows are read again, however few there are; beyond, an eighth of all. Then all of them are."""
 
 _MANY = 1024
-"""Rows for which one thread does; several share what is more."""
+"""Rows that a thread takes at a time; several share what is more."""
 
 
 class _UnusableError(Exception):
@@ -89,17 +89,12 @@ class Records:
             positions: ascending, below ``count``.
             rowids: of the same rows.
         """
-        useful = max(1, min(threads, len(rowids) // _MANY))
-        parts = np.array_split(np.arange(len(rowids)), useful)
 
-        def read(part: Ints) -> _core.Rows:
-            return _core.read_records(self._descriptor, self._ends, positions[part], rowids[part], query)
+        def read(start: int) -> _core.Rows:
+            some = slice(start, start + _MANY)
+            return _core.read_records(self._descriptor, self._ends, positions[some], rowids[some], query)
 
-        if useful == 1:
-            visits = [read(parts[0])]
-        else:
-            with ThreadPoolExecutor(useful) as pool:
-                visits = list(pool.map(read, parts))
+        visits = shared(range(0, len(rowids), _MANY), threads, read)
         return Scored(rowids, np.concatenate([visit.scores for visit in visits]), visits)
 
     def __del__(self) -> None:

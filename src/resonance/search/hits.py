@@ -94,7 +94,7 @@ def named(connection: _core.Connection, found: Scored, chosen: Ints, grouped: bo
         chosen: numbers of rows, ascending.
     """
     ranked = found.scores[chosen]
-    order = np.argsort(-ranked, kind="stable")
+    order = np.argsort(-ranked)
     ranked = ranked[order]
     hits = found.hits(connection, chosen[order])
     if _has_files(connection):
