@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from resonance import ResonanceDB, _core, errors
+from resonance import ResonanceDB, _core, errors, parallel
 from resonance.search.hits import _MANY
 from resonance.session import Session
 from support import unit
@@ -148,6 +148,33 @@ def test_rows_that_are_not_there():
                 hits_of([rows], numbers)
         with pytest.raises(errors.CorruptRowError, match="node 'a'"):
             _core.visit_rows(connection, sql, np.array([1]), np.ones(3))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_pieces_by_whoever_is_free(threads):
+    assert parallel.shared(range(40), threads, lambda piece: piece * piece) == [
+        piece * piece for piece in range(40)
+    ]
+    assert parallel.shared([], threads, str) == []
+    before = threading.active_count()
+    for bad in (0, 39):
+        with pytest.raises(ZeroDivisionError):
+            parallel.shared(range(40), threads, lambda piece, bad=bad: 1 // (piece - bad))
+    assert threading.active_count() == before
+
+
+def test_the_collector_is_on_again(db):
+    with pytest.raises(IndexError):
+        hits_of([], [0])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert len(db.search(QUERY, 3000)) == 3000
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+    assert len(db.search(QUERY, 3000)) == 3000
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("width", [2, 3])
