@@ -160,7 +160,7 @@ cdef class Codes:
             how many.
 
         Raises:
-            CorruptRowError: a vector has another width, or is not finite, naming the row.
+            CorruptRowError: a vector has another width, or is not of unit norm, naming the row.
         """
         cdef Handle handle = connection.entered("load vectors")
         cdef Statement statement
@@ -196,8 +196,9 @@ cdef class Codes:
                         if size != wanted or vector == NULL:
                             failed = 1
                             break
-                        if encode_row(vector, self.width, self.stride, block.codes + row * self.stride,
-                                      &block.scale[row], &block.error[row], &norm) < 0:
+                        if not is_unit(vector, self.width) \
+                                or encode_row(vector, self.width, self.stride, block.codes + row * self.stride,
+                                              &block.scale[row], &block.error[row], &norm) < 0:
                             failed = 2
                             break
                         for label in range(LABELS):
@@ -226,7 +227,7 @@ cdef class Codes:
                 if failed == 1:
                     raise wrong_width(f"rowid {rowid}", size, self.width)
                 if failed == 2:
-                    raise not_finite_row(rowid)
+                    raise not_unit_row(f"rowid {rowid}")
                 if failed == 3:
                     raise MemoryError()
                 handle.check(rc, "load vectors", sql)
@@ -530,8 +531,3 @@ cdef Py_ssize_t first_at_least(const int64_t* values, Py_ssize_t count, int64_t 
         else:
             high = middle
     return low
-
-
-cdef object not_finite_row(int64_t rowid):
-    return CorruptRowError(f"the node with rowid {rowid}: its embedding is not finite; embed it again, or "
-                           f"rebuild with `resonance init`")

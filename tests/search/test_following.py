@@ -252,6 +252,20 @@ def test_a_damaged_row_is_named_and_others_are_found(db):
     assert len(found(db)) == 50
 
 
+@pytest.mark.parametrize("value", [0, 50, 1e30, 3e38, np.inf, np.nan])
+@pytest.mark.parametrize("memory", ["resident", "stream"])
+def test_what_is_no_unit_vector_has_no_score(db, memory, value):
+    """Behind our back: a cosine of 70 would mean nothing."""
+    found(db)
+    strange = np.full(WIDTH, value, "<f4")
+    with contextlib.closing(sqlite3.connect(db.path)) as connection, connection:
+        connection.execute("UPDATE nodes SET embedding = ? WHERE id = 'n7'", (strange.tobytes(),))
+    with pytest.raises(errors.CorruptRowError, match="not of unit norm"):
+        db.search(np.ones(WIDTH), memory=memory)
+    db.insert_node({"id": "n7", "embedding": np.ones(WIDTH)})
+    assert db.search(np.ones(WIDTH), k=1, memory=memory)[0].id == "n7"
+
+
 def test_after_a_fork(db):
     def ask():
         try:
