@@ -18,6 +18,8 @@ The parts, in the order they build on each other:
     scan         which of them may be among the nearest to some queries
     records      codes and rows in a file beside the database
     export       rows -> the buffers of Arrow columns
+    words        texts as the index of words is given them
+    outline      a markdown parser's events -> where things stand in a note
 """
 
 cimport cython
@@ -26,6 +28,7 @@ from cpython.buffer cimport (
     PyBUF_ANY_CONTIGUOUS, PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_FillInfo, PyBuffer_Release,
     PyObject_CheckBuffer, PyObject_GetBuffer,
 )
+from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock,
@@ -33,11 +36,11 @@ from cpython.pythread cimport (
 )
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_INCREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.errno cimport ENOMEM
 from libc.math cimport INFINITY, fabs, isfinite, lrint, sqrt
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport qsort
 from libc.string cimport memchr, memcmp, memcpy, memset
@@ -51,6 +54,11 @@ cdef extern from "Python.h":
     int PyGC_Disable()
     int PyGC_Enable()
     void PyTuple_SET_ITEM(object made, Py_ssize_t item, object value)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    int PyUnicode_KIND(object text)
+    void* PyUnicode_DATA(object text)
+    Py_UCS4 PyUnicode_MAX_CHAR_VALUE(object text)
+    str PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
 
 cdef extern from "pythread.h" nogil:
     unsigned long PyThread_get_thread_ident()
@@ -116,3 +124,5 @@ include "codes.pxi"
 include "scan.pxi"
 include "records.pxi"
 include "export.pxi"
+include "words.pxi"
+include "outline.pxi"

@@ -1,10 +1,13 @@
 """Words: a text and a question about it go through the same steps; no character of a question is syntax."""
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from resonance._core import Connection
+from resonance._core import Connection, foreign_runs, humps_apart, signs_as_words
 from resonance.search import text as fulltext
 from resonance.search import tokens
 
@@ -179,4 +182,54 @@ def test_phrases_are_bounded_as_words_are():
 def test_names_are_also_found_by_their_parts():
     assert tokens.names("AssemblyLoadContext") == "AssemblyLoadContext Assembly Load Context"
     assert tokens.names("parseHTMLPage") == "parseHTMLPage parse HTML Page"
+    assert tokens.names("theIPx") == "theIPx the I Px"
     assert tokens.names("plain words") == "plain words"
+
+
+def plain_slowly(text):
+    """What `tokens.plain` says, of the whole text step by step."""
+    text = re.sub(r"([CcFf])#", r"\1 sharp ", text.replace("++", " plusplus "))
+    text = re.sub(tokens._UNWRITTEN, "", unicodedata.normalize("NFKC", text))
+    text = text.replace("ß", "ss").replace("ẞ", "SS")
+    text = re.sub(tokens._EMOJI, lambda match: f" emoji{ord(match[0]):x} ", text)
+    return re.sub(tokens._DENSE_RUN, lambda match: f" {' '.join(tokens._pairs(match[0]))} ", text)
+
+
+def names_slowly(text):
+    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", text)
+    return plain_slowly(text if parts == text else f"{text} {parts}")
+
+
+PIECES = st.sampled_from(
+    ["C", "c#", "F#", "#", "+", "++", "aB", "HTTPServer", "x2Y", "é", "e", "\u0301", "\u0345", "ß", "ﬁ", "½",
+     "—", "日本", "ｴﾝ", "ﾞ", "가", "\u1100", "\u1161", "🎉", "\ufe0f", "\U0001d400", "שָׁ", "…", " ", "\n",
+     "word " * 16]
+)  # fmt: skip
+
+
+@MANY
+@given(st.lists(PIECES | st.text(max_size=3), max_size=20).map("".join))
+@pytest.mark.parametrize(("quick", "slow"), [(tokens.plain, plain_slowly), (tokens.names, names_slowly)])
+def test_texts_are_rewritten_piece_by_piece_as_they_would_be_whole(quick, slow, text):
+    assert quick(text) == slow(text)
+
+
+@pytest.mark.parametrize("wrong", [None, b"C#", 3])
+def test_only_text_is_rewritten(wrong):
+    for rewrite in (signs_as_words, humps_apart, foreign_runs):
+        with pytest.raises(TypeError):
+            rewrite(wrong)
+
+
+def test_text_that_needs_no_rewriting_is_the_same_object():
+    for text in ("", "plain words # of it +", "Über 日本 😀"):
+        assert signs_as_words(text) is text
+        assert humps_apart(text) is text
+
+
+def test_a_kind_of_str_is_text_too():
+    class Name(str):
+        pass
+
+    assert tokens.names(Name("aC#")) == "aC sharp  a C sharp "
+    assert tokens.plain(Name("é—C#")) == "é—C sharp "

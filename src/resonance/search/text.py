@@ -147,13 +147,9 @@ def expect(writer: Connection, *, much: bool) -> None:
 
 def prepared(rows: Iterable[Text]) -> list[Text]:
     """Texts in the form in which they are indexed; needs no lock."""
+    names, plain = tokens.names, tokens.plain
     return [
-        row._replace(
-            title=tokens.names(row.title),
-            names=tokens.names(row.names),
-            headings=tokens.names(row.headings),
-            body=tokens.plain(row.body),
-        )
+        Text(row.id, plain(row.body), names(row.title), names(row.names), names(row.headings), row.hash)
         for row in rows
     ]
 

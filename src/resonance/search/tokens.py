@@ -12,6 +12,8 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from resonance._core import foreign_runs, humps_apart, signs_as_words
+
 RULES = 2
 """Raised whenever the same text would be indexed in another way, so that indexes are made anew."""
 
@@ -38,12 +40,10 @@ _UNWRITTEN = re.compile(
     "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
     "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\ufe00-\ufe0f]"
 )
-_SHARP = ("C", "c", "F", "f")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r'"([^"]*)"')
 # Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
 _BETWEEN = re.compile(r"[\s!$%&()*,/:;<=>?@\[\\\]^`{|}~]+")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Question(NamedTuple):
@@ -64,14 +64,19 @@ def plain(text: str) -> str:
     Scripts without spaces become overlapping pairs of characters, with the last one repeated alone, so
     that each character begins a word. C++ and C# keep their signs, as words.
     """
-    if "++" in text:
-        text = text.replace("++", " plusplus ")
-    # Of the signs in a text nearly all are marks of headings.
-    if "#" in text and any(piece.endswith(_SHARP) for piece in text.split("#")[:-1]):
-        for letter in _SHARP:
-            text = text.replace(f"{letter}#", f"{letter} sharp ")
+    text = signs_as_words(text)
     if text.isascii():
         return text
+    # What begins with a character of ASCII is normalised as if nothing stood before it.
+    pieces: list[str] = []
+    at = 0
+    for start, end in foreign_runs(text):
+        pieces += text[at:start], _foreign(text[start:end])
+        at = end
+    return "".join((*pieces, text[at:]))
+
+
+def _foreign(text: str) -> str:
     text = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", text))
     text = text.replace("ß", "ss").replace("ẞ", "SS")
     text = _EMOJI.sub(lambda match: f" emoji{ord(match[0]):x} ", text)
@@ -81,13 +86,8 @@ def plain(text: str) -> str:
 @functools.lru_cache(maxsize=1024)
 def names(text: str) -> str:
     """As :func:`plain`, for titles and other names: ``camelCase`` is also found by its parts."""
-    parts = " ".join(map(_parts, text.split(" ")))
+    parts = humps_apart(text)
     return plain(text if parts == text else f"{text} {parts}")
-
-
-@functools.lru_cache(maxsize=8192)
-def _parts(word: str) -> str:
-    return _HUMP.sub(" ", word)
 
 
 def question(text: str) -> Question:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyromark
 
+from resonance._core import outline
 from resonance.errors import ContentError
 from resonance.vault.dialect import Dialect, edge_type
 from resonance.vault.links import (
@@ -123,78 +123,25 @@ class Body:
         )
 
     def _events(self, keep_runs: bool) -> None:
-        in_link = in_code = in_heading = 0
-        heading: list[str] = []
-        last = -1
-        outermost = 0  # the end of the last block that no other one encloses
         # The parser does not end every construct at a lone CR; a LF in its place keeps all offsets.
         text = _LONE_CR.sub("\n", self.body) if "\r" in self.body else self.body
         if self.dialect == "logseq":
             text = without_orphans(text)
         options = _PLAIN_OPTIONS if self.dialect == "markdown" else _OPTIONS
         # Runs end where the parser left something out, which merged ones do not show.
-        events: Iterator[tuple[Any, Any]] = pyromark.events_with_range(
-            text, options=options, merge_text=not keep_runs
-        )
-        for event, span in events:
-            if type(event) is str:
-                if in_heading:
-                    heading.append(" ")
-                continue
-            # Each event has one key; these three are nearly all.
-            if (value := event.get("Text")) is not None:
-                if in_heading:
-                    heading.append(value)
-                if keep_runs and not in_code and not in_link:
-                    start, end = span["start"], span["end"]
-                    if start == last:
-                        start = self.runs.pop()[0]
-                    self.runs.append((start, end))
-                    last = end
-            elif (value := event.get("Start")) is not None:
-                if span["start"] >= outermost:
-                    self.blocks.append(self.offset + span["start"])
-                    outermost = span["end"]
-                if type(value) is str:
-                    continue
-                ((tag, detail),) = value.items()
-                if tag == "Link" or tag == "Image":
-                    in_link += 1
-                    self._link(tag == "Image", detail, span["start"], span["end"])
-                elif tag == "CodeBlock":
-                    in_code += 1
-                    self.code.append((self.offset + span["start"], self.offset + span["end"]))
-                elif tag == "Heading":
-                    in_heading = 1
-                    heading.clear()
-            elif (value := event.get("End")) is not None:
-                if value == "Link" or value == "Image":
-                    in_link -= 1
-                elif value == "CodeBlock":
-                    in_code -= 1
-                elif in_heading and type(value) is dict and "Heading" in value:
-                    in_heading = 0
-                    self._heading(value["Heading"], heading, self.offset + span["start"])
-            elif "Code" in event:
-                if in_heading:
-                    heading.append(event["Code"])
-            elif "Html" in event or "InlineHtml" in event:
-                start, end = span["start"], span["end"]
-                if self.html and self.html[-1][1] == start:
-                    start = self.html.pop()[0]
-                self.html.append((start, end))
-
-    def _heading(self, name: str, parts: list[str], start: int) -> None:
-        text = " ".join("".join(parts).split())
-        level = int(name[1:])
-        if level == 1 and not self.title:
-            self.title = text
-        if self.blocks[-1] == start:
-            self.headings.append(Heading(start, level, text))
+        events = pyromark.events_with_range(text, options=options, merge_text=not keep_runs)
+        blocks, headings, links, self.runs, self.html, code = outline(events, keep_runs=keep_runs)
+        offset = self.offset
+        self.blocks = [offset + start for start in blocks]
+        self.code = [(offset + start, offset + end) for start, end in code]
+        self.headings = [
+            Heading(offset + start, level, text) for start, level, text, outer in headings if outer
+        ]
+        self.title = next((text for _, level, text, _ in headings if level == 1 and text), "")
+        for image, detail, start, end in links:
+            self._link(image, detail, offset + start, offset + end)
 
     def _link(self, image: bool, detail: dict[str, Any], start: int, end: int) -> None:
-        start += self.offset
-        end += self.offset
         raw = self.data[start:end].decode()
         if isinstance(detail["link_type"], dict):
             if "\n" not in raw and "\r" not in raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -79,6 +80,12 @@ def wikilink(
 
 def markdown_link(kind: str, raw: str, url: str, start: int, end: int) -> RawLink:
     """``[text](url)`` or ``![text](url)``, in any of their forms; ``url`` without its escapes."""
+    name, fragment = (_known if len(url) <= _LONGEST_NAME else _asked_for)(url)
+    return RawLink(kind, LINKS_TO, raw[:_LONGEST_RAW], name, fragment, start, end)
+
+
+def _asked_for(url: str) -> tuple[str, str | None]:
+    """The name and the fragment in a URL."""
     fragment = None
     if _URL.match(url) is None:
         url, _, fragment = url.partition("#")
@@ -86,7 +93,11 @@ def markdown_link(kind: str, raw: str, url: str, start: int, end: int) -> RawLin
         if _URL.match(url) is not None:
             url = f"./{url}"  # a file's name; its colon was escaped to say so
         fragment = _percent_decoded(fragment) or None
-    return RawLink(kind, LINKS_TO, raw[:_LONGEST_RAW], url[:_LONGEST_NAME], fragment, start, end)
+    return url[:_LONGEST_NAME], fragment
+
+
+# Notes mention the same ones again and again.
+_known = functools.lru_cache(maxsize=4096)(_asked_for)
 
 
 def tag_link(raw: str, start: int, end: int) -> RawLink:
