@@ -45,6 +45,7 @@ _EASY_LINE = re.compile(
 )
 _EASY_TEXT = re.compile(_QUOTED)
 _EASY_CHARS = 8_192
+_NUMERIC = frozenset("-+0123456789")
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
@@ -98,11 +99,16 @@ def parse_frontmatter(path: str, text: str) -> Frontmatter:
         FrontmatterError: it is no YAML, no mapping, exceeds a limit (256 KiB, 64 levels, 10,000 values),
             repeats a key, or uses anchors, aliases or tags. ``line`` counts from the top of the file.
     """
-    handler = _Handler(path, text)
-    if handler.parts is None:
+    parts = split(text)
+    if parts is None:
         return Frontmatter()
+    start, end, body = parts
+    builder = _Builder(path, text[start:end], start)
+    if (easy := builder._easy()) is not None:
+        return Frontmatter(easy, builder.texts, body)
+    handler = _Handler(path, text, parts)
     data, _ = frontmatter.parse(text, handler=handler)
-    return Frontmatter(data, handler.texts, handler.parts[2])
+    return Frontmatter(data, handler.texts, body)
 
 
 class _Handler(BaseHandler):
@@ -111,22 +117,19 @@ class _Handler(BaseHandler):
     FM_BOUNDARY = _FENCE
     START_DELIMITER = END_DELIMITER = "---"
 
-    def __init__(self, path: str, text: str) -> None:
+    def __init__(self, path: str, text: str, parts: tuple[int, int, int]) -> None:
         super().__init__()
         self.path = path
         self.whole = text
-        self.parts = split(text)
+        self.parts = parts
         self.texts: list[Text] = []
 
     def split(self, text: str) -> tuple[str, str]:
-        if self.parts is None:
-            raise ValueError("no frontmatter")
         start, end, body = self.parts
         return self.whole[start:end], self.whole[body:]
 
     def load(self, fm: str, **_: object) -> dict[str, Any]:
-        start = 0 if self.parts is None else self.parts[0]
-        builder = _Builder(self.path, fm, start)
+        builder = _Builder(self.path, fm, self.parts[0])
         self.texts = builder.texts
         return builder.build()
 
@@ -147,8 +150,6 @@ class _Builder:
     def build(self) -> dict[str, Any]:
         if len(self.block) > MAX_BYTES or len(self.block.encode()) > MAX_BYTES:
             raise self.error(f"the block is larger than {MAX_BYTES // 1024} KiB")
-        if (easy := self._easy()) is not None:
-            return easy
         try:
             return self._build(yaml.parse(self.block, Loader=_Loader))
         except yaml.MarkedYAMLError as error:
@@ -173,27 +174,32 @@ class _Builder:
             return None
         data: dict[str, Any] = {}
         texts: list[Text] = []
-        while at < len(block):
-            line = _EASY_LINE.match(block, at)
-            if line is None or (key := line[1]) in data:
+        offset, size, match_line = self.offset, len(block), _EASY_LINE.match
+        while at < size:
+            line = match_line(block, at)
+            if line is None:
                 return None
-            if (word := line[2]) is not None:
-                data[key] = _plain_value(word)
-                if data[key] is not None:
-                    texts.append(self._text(key, word, line.start(2), line.end(2)))
+            key, word, quoted, listed = line.groups()
+            if key in data:
+                return None
+            if word is not None:
+                data[key] = value = _plain_value(word)
+                if value is not None:
+                    texts.append(Text(key, word, offset + line.start(2), offset + line.end(2)))
+            elif quoted is not None:
+                data[key] = value = quoted[1:-1]
+                if value:
+                    texts.append(Text(key, value, offset + line.start(3), offset + line.end(3)))
             else:
-                values = []
-                for match in _EASY_TEXT.finditer(block, line.start(3 if line[3] else 4), line.end()):
+                data[key] = values = []
+                start = offset + line.start(4)
+                for match in _EASY_TEXT.finditer(listed):
                     values.append(value := match[0][1:-1])
                     if value:
-                        texts.append(self._text(key, value, match.start(), match.end()))
-                data[key] = values[0] if line[3] else values
+                        texts.append(Text(key, value, start + match.start(), start + match.end()))
             at = line.end()
         self.texts += texts
         return data
-
-    def _text(self, key: str, value: str, start: int, end: int) -> Text:
-        return Text(key, value, self.offset + start, self.offset + end)
 
     def _build(self, events: Iterator[Any]) -> dict[str, Any]:
         stack: list[_Frame] = []
@@ -302,6 +308,8 @@ def _plain_value(text: str) -> Any:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
+    if text[0] not in _NUMERIC:
+        return text
     if _INTEGER.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -38,6 +39,7 @@ _SUMMARY_KEYS = ("summary", "description")
 _RESERVED = frozenset({"source", "frontmatter"})
 
 _OBSIDIAN = Reading()
+_place = attrgetter("start", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +138,20 @@ def parse_note(path: str, data: bytes, reading: Reading = _OBSIDIAN) -> ParsedNo
     if reading.dialect == "logseq":
         links = _read_properties(head, read, links, reading)
     links += own_links
-    links.sort(key=lambda link: (link.start, link.end))
+    links.sort(key=_place)
 
-    title = _first(head, "title") or read.title or PurePosixPath(path).stem
-    kind = _first(head, "type")
+    first = _firsts(head)
+    title = first("title") or read.title or PurePosixPath(path).stem
+    kind = first("type")
     aliases = [
         alias
         for piece in head.texts
         if piece.key.lower() in _ALIAS_KEYS
         for alias in _entries(head, piece, split_words=False)
     ]
-    if reading.dialect == "logseq" and (named := _first(head, "title")):
+    if reading.dialect == "logseq" and (named := first("title")):
         aliases.insert(0, named)
-    date = next((d for key in _DATE_KEYS if (d := _first(head, key)) and _ISO_DATE.fullmatch(d)), None)
+    date = next((d for key in _DATE_KEYS if (d := first(key)) and _ISO_DATE.fullmatch(d)), None)
     return ParsedNote(
         path=path,
         title=title,
@@ -156,7 +159,7 @@ def parse_note(path: str, data: bytes, reading: Reading = _OBSIDIAN) -> ParsedNo
         aliases=tuple(dict.fromkeys(aliases)),
         type=kind if kind and _TYPE.fullmatch(kind) else None,
         date=date,
-        summary=next((s for key in _SUMMARY_KEYS if (s := _first(head, key))), None),
+        summary=next((s for key in _SUMMARY_KEYS if (s := first(key))), None),
         meta=_rest(head.data) | ({"blocks": read.block_ids} if read.block_ids else {}),
         links=tuple(links),
         body=body,
@@ -171,9 +174,15 @@ def parse_note(path: str, data: bytes, reading: Reading = _OBSIDIAN) -> ParsedNo
 def _frontmatter_links(head: Frontmatter, text: str, skipped: int, reading: Reading) -> list[RawLink]:
     links: list[RawLink] = []
     place = Places(text, skipped)
-    bracketed = _bracketed(head.texts, text)
+    of_names = reading.relations.of_names
+    has_brackets = any("[[" in piece.value for piece in head.texts)
+    names = {key for key in head.data if key.lower() in _TAG_KEYS or of_names(key) is not None}
+    if not names and not has_brackets:
+        return links
+    bracketed = _bracketed(head.texts, text) if has_brackets else set()
     for index, piece in enumerate(head.texts):
-        links += _links_of_value(head, piece, text, place, reading, named=index not in bracketed)
+        if piece.key in names or "[[" in piece.value:
+            links += _links_of_value(head, piece, text, place, reading, named=index not in bracketed)
     return links
 
 
@@ -284,13 +293,17 @@ def _find(text: str, piece: Text, part: str, after: int) -> tuple[int, int]:
     return (start, start + len(part)) if start >= 0 else (piece.start, piece.end)
 
 
-def _first(head: Frontmatter, key: str) -> str | None:
-    """The text under a key that holds one scalar; as written, not as YAML understands it."""
-    value = head.data.get(key)
-    if value is None or isinstance(value, (dict, list, bool)):
-        return None
-    written = next((piece.value for piece in head.texts if piece.key == key), "")
-    return " ".join(written.split()) or None
+def _firsts(head: Frontmatter) -> Callable[[str], str | None]:
+    """What tells the text under a key that holds one scalar; as written, not as YAML understands it."""
+    written = {piece.key: piece.value for piece in reversed(head.texts)}
+
+    def first(key: str) -> str | None:
+        value = head.data.get(key)
+        if value is None or isinstance(value, (dict, list, bool)):
+            return None
+        return " ".join(written.get(key, "").split()) or None
+
+    return first
 
 
 def _entries(head: Frontmatter, piece: Text, *, split_words: bool) -> list[str]:
@@ -319,10 +332,10 @@ def _distinct_tags(names: Iterable[str]) -> tuple[str, ...]:
 def _rest(data: dict[str, Any]) -> dict[str, Any]:
     """Frontmatter that has no column of its own. Keys that ``meta`` needs move one level down."""
     consumed = {"title", *(key for key in data if key.lower() in _TAG_KEYS or key.lower() in _ALIAS_KEYS)}
-    rest = {key: value for key, value in data.items() if key not in consumed | _RESERVED}
-    shadowed = {key: data[key] for key in data if key in _RESERVED}
-    if shadowed:
-        rest["frontmatter"] = shadowed
+    consumed |= _RESERVED
+    rest = {key: value for key, value in data.items() if key not in consumed}
+    if not _RESERVED.isdisjoint(data):
+        rest["frontmatter"] = {key: data[key] for key in data if key in _RESERVED}
     return rest
 
 

@@ -106,6 +106,9 @@ class Root:
             ContentMissingError: there is no such file.
             ContentError: it is no regular file, too big, or cannot be opened.
         """
+        return self._opened(path)[0]
+
+    def _opened(self, path: str) -> tuple[int, os.stat_result]:
         fd = self._reach(path, _FILE_FLAGS)
         status = os.fstat(fd)
         reason = None
@@ -116,15 +119,13 @@ class Root:
         if reason:
             os.close(fd)
             raise ContentError(path, reason)
-        return fd
+        return fd, status
 
     def stat(self, path: str) -> os.stat_result:
         """The status of a regular file below the root. Raises as :meth:`open_file` does."""
-        fd = self.open_file(path)
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
+        fd, status = self._opened(path)
+        os.close(fd)
+        return status
 
     def read(self, path: str) -> tuple[bytes, os.stat_result]:
         """All bytes of a file and its status, the same before and after reading.
@@ -133,9 +134,8 @@ class Root:
             ContentError: it kept changing while it was read, or an error of :meth:`open_file`.
         """
         for _ in range(2):
-            fd = self.open_file(path)
+            fd, before = self._opened(path)
             try:
-                before = os.fstat(fd)
                 # One byte more than there should be: what grows meanwhile is seen, not followed.
                 data = _read_up_to(fd, before.st_size + 1)
                 after = os.fstat(fd)

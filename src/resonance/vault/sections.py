@@ -130,20 +130,19 @@ def sections_of(note: ParsedNote, data: bytes, node: str, rules: SectionRules) -
     """
     if not rules.max_chars or len(note.body) <= rules.max_chars:
         return []
-    body = note.body
-    places = _Characters(data, note.body_offset, ascii=body.isascii())
-    breaks = [places(block) for block in note.blocks]
+    body, offset = note.body, note.body_offset
+    breaks, heads = _characters(note, data)
     cut = [
         (piece.heading, part, start, end)
-        for piece in _merged(_pieces(note, places), rules)
+        for piece in _merged(_pieces(note, heads), rules)
         for part, (start, end) in enumerate(_cut(body, piece, breaks, rules), 1)
     ]
     # The title of the note, as its first heading, says nothing that the note's own id does not.
     ids = section_ids(node, ((heading[heading[:1] == (note.title,) :], part) for heading, part, _, _ in cut))
-    byte = Places(body, note.body_offset)
+    byte = None if body.isascii() else Places(body, offset)
     found = []
     for section, (heading, _, start, end) in zip(ids, cut, strict=True):
-        first, last = byte(start), byte(end)
+        first, last = (offset + start, offset + end) if byte is None else (byte(start), byte(end))
         above = _above(note.title, heading)
         digest = _sha256(data[first:last])
         text_hash = _sha256(f"{above}\n{digest}".encode())
@@ -153,7 +152,7 @@ def sections_of(note: ParsedNote, data: bytes, node: str, rules: SectionRules) -
 
 def _above(title: str, heading: Sequence[str]) -> str:
     """What a section's vector stands for besides its text: the note's title and the headings above it."""
-    return " / ".join([title, *(name for name in heading if name != title)])
+    return " / ".join([title, *[name for name in heading if name != title]])
 
 
 def title_of(note_title: str, heading: Sequence[str]) -> str:
@@ -164,20 +163,25 @@ def title_of(note_title: str, heading: Sequence[str]) -> str:
 # --- from headings to pieces ----------------------------------------------------------------------
 
 
-def _pieces(note: ParsedNote, places: _Characters) -> list[_Piece]:
-    """The text above the first heading, and each heading with its text up to the next one."""
+def _pieces(note: ParsedNote, heads: Sequence[int]) -> list[_Piece]:
+    """The text above the first heading, and each heading with its text up to the next one.
+
+    Args:
+        heads: where the headings start, in characters.
+    """
     body = note.body
     marks: list[tuple[int, int, tuple[str, ...]]] = [(0, 0, ())]
-    path: list[tuple[int, str]] = []
-    for at, level, text in note.headings:
-        while path and path[-1][0] >= level:
+    path: list[tuple[int, tuple[str, ...]]] = [(0, ())]
+    for start, (_, level, text) in zip(heads, note.headings, strict=True):
+        while path[-1][0] >= level:
             path.pop()
-        path.append((level, text))
-        start = places(at)
+        names = (*path[-1][1], text)
+        path.append((level, names))
         # A heading may be indented by a few spaces; the piece begins with its line.
-        line = body.rfind("\n", 0, start) + 1
-        start = line if body[line:start].isspace() else start
-        marks.append((start, level, tuple(text for _, text in path)))
+        if body[start - 1 : start] != "\n":
+            line = body.rfind("\n", 0, start) + 1
+            start = line if body[line:start].isspace() else start
+        marks.append((start, level, names))
     ends = [mark[0] for mark in marks[1:]] + [len(body)]
     pieces = [
         _Piece(start, end, level, heading) for (start, level, heading), end in zip(marks, ends, strict=True)
@@ -189,23 +193,27 @@ def _without_bare(body: str, pieces: list[_Piece]) -> list[_Piece]:
     """Headings without text of their own go with the piece behind them."""
     kept: list[_Piece] = []
     bare: _Piece | None = None
+    line_end = _LINE if "\r" in body else None
     for piece in pieces:
         joined = piece if bare is None else _Piece(bare.start, piece.end, bare.level, piece.heading)
         bare = None
-        if piece is not pieces[-1] and not _WORD.search(body, _text_start(body, piece), piece.end):
+        if piece is not pieces[-1] and not _WORD.search(body, _text_start(body, piece, line_end), piece.end):
             bare = joined
         else:
             kept.append(joined)
     return kept
 
 
-def _text_start(body: str, piece: _Piece) -> int:
-    """Where the text below the heading of a piece begins."""
-    if not piece.heading:
-        return piece.start
-    line = _LINE.search(body, piece.start, piece.end)
+def _text_start(body: str, piece: _Piece, line_end: re.Pattern[str] | None) -> int:
+    """Where the text below the heading of a piece begins; ``line_end``: None where LF alone ends lines."""
+    start, end, _, heading = piece
+    if not heading:
+        return start
+    if line_end is None:
+        return body.find("\n", start, end) + 1 or end
+    line = line_end.search(body, start, end)
     # The line below a heading may underline it, which holds no letters either.
-    return line.end() if line else piece.end
+    return line.end() if line else end
 
 
 def _merged(pieces: list[_Piece], rules: SectionRules) -> list[_Piece]:
@@ -309,20 +317,16 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class _Characters:
-    """The characters of a body at bytes of its file; quick when asked for places in order."""
-
-    def __init__(self, data: bytes, offset: int, *, ascii: bool) -> None:
-        self._data = data
-        self._offset = offset
-        self._ascii = ascii
-        self._byte, self._character = offset, 0
-
-    def __call__(self, byte: int) -> int:
-        if self._ascii:
-            return byte - self._offset
-        if byte < self._byte:
-            self._byte, self._character = self._offset, 0
-        self._character += len(self._data[self._byte : byte].decode())
-        self._byte = byte
-        return self._character
+def _characters(note: ParsedNote, data: bytes) -> tuple[list[int], list[int]]:
+    """Where in the body, in characters, its outermost blocks and its headings start."""
+    offset = note.body_offset
+    if note.body.isascii():
+        return [at - offset for at in note.blocks], [heading[0] - offset for heading in note.headings]
+    characters: dict[int, int] = {}
+    last, count = offset, 0
+    # The headings are blocks, too.
+    for at in note.blocks:
+        count += len(data[last:at].decode())
+        last = at
+        characters[at] = count
+    return list(characters.values()), [characters[heading[0]] for heading in note.headings]
