@@ -6,10 +6,9 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from resonance.errors import ContentError
 from resonance.vault import logseq
@@ -42,8 +41,7 @@ _OBSIDIAN = Reading()
 _place = attrgetter("start", "end")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedNote:
+class ParsedNote(NamedTuple):
     """A note, read.
 
     Attributes:
@@ -72,11 +70,11 @@ class ParsedNote:
     date: str | None
     summary: str | None
     meta: dict[str, Any]
-    links: tuple[RawLink, ...] = field(repr=False)
-    body: str = field(repr=False)
+    links: tuple[RawLink, ...]
+    body: str
     body_offset: int
-    headings: tuple[Heading, ...] = field(repr=False)
-    blocks: tuple[int, ...] = field(repr=False)
+    headings: tuple[Heading, ...]
+    blocks: tuple[int, ...]
     hash: str
     body_hash: str
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,8 +58,8 @@ class Reader:
     """Reads notes of a vault by its rules.
 
     Args:
-        verbatim: keep the text of notes and sections as it stands, as an embedder needs it; the index of
-            words does not, and half of what is read is less to hand over.
+        verbatim: the text of notes and sections is wanted as it stands, as an embedder needs it; the index
+            of words does not, and half of what is read is less to hand over.
     """
 
     def __init__(self, root: Root, reading: Reading, rules: SectionRules, *, verbatim: bool = True) -> None:
@@ -84,9 +83,4 @@ class Reader:
             return Problem(file.path, error.line, error.reason)
         sections = sections_of(note, data, task.node, self.rules)
         texts = fulltext.prepared(texts_of(note, task.node, sections))
-        # Where headings and blocks are has been told by the sections.
-        body = note.body if self.verbatim else ""
-        note = dataclasses.replace(note, body=body, headings=(), blocks=())
-        if not self.verbatim:
-            sections = [section._replace(body="") for section in sections]
         return ReadNote(file, note, task.node, mtime_ns, sections, texts)

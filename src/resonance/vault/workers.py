@@ -9,18 +9,27 @@ so nothing waits for helpers to start; and what a lost one had in hand is read h
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
+import marshal
 import os
 import pickle
 import struct
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
-from resonance.vault.reader import Outcome, Reader, Task
+from resonance.model import Problem, Text
+from resonance.vault.body import Heading
+from resonance.vault.links import RawLink
+from resonance.vault.note import ParsedNote
+from resonance.vault.reader import Outcome, Reader, ReadNote, Same, Task
 from resonance.vault.root import Root
+from resonance.vault.scan import FoundFile
+from resonance.vault.sections import Section
 
 WORTH_HELP = 4 << 20
 """From so many bytes of notes on there are helpers. They begin to pay at 1 MB; below 4 nobody waits long."""
@@ -29,6 +38,10 @@ _MOST_HELPERS = 3
 """One process writes what all have read, and has no time to wait for more of them."""
 
 _CHUNK_BYTES, _CHUNK_FILES = 256 << 10, 256
+_PIPE_BYTES = 1 << 20
+_IN_HAND = 2
+"""Chunks that a helper knows of: one it reads, and one to go on with while the first is fetched."""
+
 _CHUNKS_AHEAD = 32
 """How far reading may be ahead of writing, which bounds the memory."""
 
@@ -36,6 +49,7 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from resonance.vault.workers
 _LENGTH = struct.Struct("=Q")
 # Little of what a helper makes refers to itself, and all of it is gone after the next chunk.
 _GARBAGE_THRESHOLD = 100_000
+_WITHOUT_REFERENCES = 2  # a version of marshal's format; newer ones look for objects that are the same
 
 
 def read_all(reader: Reader, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
@@ -102,6 +116,10 @@ class _Crew:
         except OSError:
             return  # too many processes, or no memory: we read alone
         self._programs.append(program)
+        assert program.stdout is not None
+        with contextlib.suppress(OSError, AttributeError):
+            # An answer that finds room goes at once, however long this process keeps its one lock.
+            fcntl.fcntl(program.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         thread = threading.Thread(target=self._attend, args=(program,), daemon=True)
         thread.start()
         self._threads.append(thread)
@@ -163,19 +181,30 @@ class _Crew:
         assert back is not None
         reader = self._reader
         root = reader.root.fileno(), reader.root.max_file_bytes
-        terms = (*root, reader.reading, reader.rules, reader.verbatim)
-        answers = _tell(to, pickle.dumps(terms))
+        # All tasks at once: what is asked later is too short to wait for a helper that waits for us.
+        terms = (*root, reader.reading, reader.rules, reader.verbatim, self._chunks)
+        answers = _tell(to, pickle.dumps(terms, -1))
+        asked: deque[int] = deque()
         while answers:
             with self._changed:
-                while (number := self._take()) is None:
+                while (number := self._take()) is None and not asked:
                     if self._closed or self._begun >= len(self._chunks):
                         return
                     self._changed.wait()
-            answer = _hear(back) if _tell(to, pickle.dumps(self._chunks[number])) else None
-            answers = answer is not None
-            with self._changed:
-                self._done[number] = answer
-                self._changed.notify_all()
+            if number is not None:
+                asked.append(number)
+                answers = _tell(to, _LENGTH.pack(number))
+            if number is None or len(asked) == _IN_HAND or not answers:
+                answer = _hear(back) if answers else None
+                answers = answer is not None
+                self._answered(asked.popleft(), answer)
+        for number in asked:
+            self._answered(number, None)
+
+    def _answered(self, number: int, answer: bytes | None) -> None:
+        with self._changed:
+            self._done[number] = answer
+            self._changed.notify_all()
 
 
 # --- between the processes --------------------------------------------------------------------------
@@ -184,7 +213,8 @@ class _Crew:
 def _tell(to: IO[bytes], message: bytes) -> bool:
     """Send a message; False if there is nobody any more."""
     try:
-        to.write(_LENGTH.pack(len(message)) + message)
+        to.write(_LENGTH.pack(len(message)))
+        to.write(message)
         to.flush()
     except OSError:
         return False
@@ -202,16 +232,54 @@ def _hear(back: IO[bytes]) -> bytes | None:
     return message if size and len(message) == size else None
 
 
+def _packed(outcomes: Sequence[Outcome], *, verbatim: bool) -> bytes:
+    """Outcomes as plain values, which take a fraction of the time that objects take to go through a pipe."""
+    plain: list[tuple[Any, ...]] = []
+    for outcome in outcomes:
+        if not isinstance(outcome, ReadNote):
+            plain.append((isinstance(outcome, Same), tuple(map(_plainly, outcome))))
+            continue
+        file, note, *others, sections, texts = outcome
+        links, headings, blocks, body = note.links, note.headings, note.blocks, note.body
+        if not verbatim:
+            headings, blocks, body = (), (), ""
+            sections = [section._replace(body="") for section in sections]
+        told = note._replace(links=(), headings=(), blocks=blocks, body=body)
+        parts = [list(map(tuple, part)) for part in (links, headings, sections, texts)]
+        plain.append((tuple(file), tuple(told), *others, *parts))
+    return marshal.dumps(plain, _WITHOUT_REFERENCES)
+
+
+def _plainly(value: Any) -> Any:
+    return tuple(value) if isinstance(value, tuple) else value
+
+
 def _unpacked(answer: bytes) -> list[Outcome]:
     # Thousands of objects that all stay: to look for garbage in between takes longer than to make them.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        outcomes: list[Outcome] = pickle.loads(answer)
+        return [_whole(*plain) for plain in marshal.loads(answer)]
     finally:
         if was_enabled:
             gc.enable()
-    return outcomes
+
+
+def _whole(first: Any, told: tuple[Any, ...], *others: Any) -> Outcome:
+    if not others:
+        return Same(FoundFile(*told[0]), told[1]) if first else Problem(*told)
+    node, mtime_ns, links, headings, sections, texts = others
+    note = ParsedNote(*told)._replace(
+        links=tuple(map(RawLink._make, links)), headings=tuple(map(Heading._make, headings))
+    )
+    return ReadNote(
+        FoundFile(*first),
+        note,
+        node,
+        mtime_ns,
+        list(map(Section._make, sections)),
+        list(map(Text._make, texts)),
+    )
 
 
 def _main() -> None:
@@ -224,8 +292,9 @@ def _main() -> None:
         terms = _hear(asked)
         if terms is None:
             return
-        descriptor, max_file_bytes, reading, rules, verbatim = pickle.loads(terms)
+        descriptor, max_file_bytes, reading, rules, verbatim, chunks = pickle.loads(terms)
         with Root.held(descriptor, max_file_bytes=max_file_bytes) as root:
             reader = Reader(root, reading, rules, verbatim=verbatim)
-            while (tasks := _hear(asked)) is not None:
-                _tell(to, pickle.dumps([reader.read(task) for task in pickle.loads(tasks)], -1))
+            while (number := _hear(asked)) is not None:
+                found = [reader.read(task) for task in chunks[_LENGTH.unpack(number)[0]]]
+                _tell(to, _packed(found, verbatim=verbatim))
