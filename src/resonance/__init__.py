@@ -4,8 +4,6 @@ Metadata, edges and unit float32 vectors live in one SQLite file; the text stays
 read when somebody asks for it.
 """
 
-from importlib.metadata import version as _version
-
 from resonance._core import dot_product, engine, to_fafcas
 from resonance.database import ResonanceDB
 from resonance.errors import ResonanceError, UnsafeSQLiteWarning
@@ -27,7 +25,7 @@ from resonance.model import (
     Text,
 )
 
-__version__ = _version("resonance")
+__version__: str
 sqlite_version: str = engine()["version"]
 """The version of the SQLite engine in use; ``engine()`` tells where it came from."""
 
@@ -56,3 +54,12 @@ __all__ = [
     "sqlite_version",
     "to_fafcas",
 ]
+
+
+def __getattr__(name: str) -> str:
+    # To look it up takes longer than all else here but NumPy, and hardly anybody asks.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("resonance")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
