@@ -123,18 +123,20 @@ def _leaves(connection: Connection) -> Iterator[tuple[str, str]]:
     """Every node's id and leaf, in the order of ids."""
     edges = _Beside(connection, _EDGES, _OTHER_EDGES)
     links = _Beside(connection, _LINKS, _OTHER_LINKS)
+    sha256 = hashlib.sha256
     for node_id, node, *columns, file, section, heading in connection.prepare(_NODES):
         # Lines of one table sort together, and the tables in the order in which they stand here.
-        lines = edges.of(node_id) if edges.at is not None and edges.at <= node_id else []
+        text = "\0"
+        if edges.at is not None and edges.at <= node_id:
+            text += edges.of(node_id)
         if file is not None:
-            lines.append(file)
+            text += f"{file}\n"
         if links.at is not None and links.at <= node_id:
-            lines += links.of(node_id)
-        lines.append(_node(node_id, *columns) if node is None else node)
+            text += links.of(node_id)
+        text += f"{_node(node_id, *columns) if node is None else node}\n"
         if section is not None:
-            lines.append(_ended(section, heading))
-        lines.append("")
-        yield node_id, _hash(b"\0" + "\n".join(lines).encode())
+            text += f"{_ended(section, heading)}\n"
+        yield node_id, sha256(text.encode()).hexdigest()
 
 
 class _Beside:
@@ -150,8 +152,8 @@ class _Beside:
         self._whole, self._other = next(self._wholes, None), next(self._others, None)
         self.at = self._first()
 
-    def of(self, node_id: str) -> list[str]:
-        """The lines of a node, sorted."""
+    def of(self, node_id: str) -> str:
+        """The lines of a node, sorted, a newline behind each."""
         lines: list[str] = []
         while (whole := self._whole) is not None and whole[0] <= node_id:
             if whole[0] == node_id:
@@ -161,10 +163,11 @@ class _Beside:
             if other[0] == node_id:
                 lines += [_other(*row) for row in other[1]]
             self._other = next(self._others, None)
-        self.at = self._first()
-        # Code points sort as their UTF-8 does.
-        lines.sort()
-        return lines
+        # Most tables have no others, or none any more.
+        self.at = self._first() if self._other is not None else None if whole is None else whole[0]
+        if len(lines) > 1:
+            lines.sort()  # code points sort as their UTF-8 does
+        return "\n".join((*lines, "")) if lines else ""
 
     def _first(self) -> str | None:
         whole, other = self._whole, self._other
@@ -187,7 +190,9 @@ def _node(node_id: str, *values: Any) -> str:
 
 def told_by(meta: Any, stored: str | None, *keys: str) -> str | None:
     """A date or summary, if the metadata says the same under one of some keys; else None."""
-    told = [meta.get(key) for key in keys] if isinstance(meta, dict) else []
+    if stored is None or not isinstance(meta, dict):
+        return None
+    told = [meta.get(key) for key in keys]
     return stored if any(" ".join(str(value).split()) == stored for value in told) else None
 
 

@@ -162,24 +162,14 @@ def write_documents(
     """
     rows: list[tuple[Any, ...]] = []
     wanted: dict[tuple[str, str, str], str] = {}
-    for document in documents:
-        for link in document.links:
-            resolution = resolver.resolve(document.path, link)
-            if resolution.target is not None and resolution.target != document.node:
-                wanted[document.node, resolution.target, link.type] = document.path
-            rows.append(
-                (
-                    document.node,
-                    link.kind,
-                    link.type,
-                    link.raw,
-                    link.name,
-                    link.fragment,
-                    link.start,
-                    link.end,
-                    *_columns(resolution),
-                )
-            )
+    resolve = resolver.resolve
+    for path, node, _, links in documents:
+        for link in links:
+            resolution = resolve(path, link)
+            target = resolution.target
+            if target is not None and target != node:
+                wanted[node, target, link.type] = path
+            rows.append((node, *link, *_columns(resolution)))
     nodes = [document.node for document in documents]
     with db.transaction() as connection:
         make_targets(db, {row[_TARGET] for row in rows})
@@ -323,5 +313,5 @@ def _follow(db: ResonanceDB, sources: Sequence[str], wanted: Mapping[tuple[str, 
 
 
 def _columns(resolution: Resolution) -> tuple[str | None, ...]:
-    candidates = json.dumps(resolution.candidates) if resolution.candidates else None
-    return resolution.state, resolution.target, candidates, resolution.mark
+    state, target, candidates, mark = resolution
+    return state, target, json.dumps(candidates) if candidates else None, mark

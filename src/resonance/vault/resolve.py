@@ -23,6 +23,7 @@ _ATTACHMENTS = frozenset(
 )
 _MOST_REMEMBERED = 1 << 15
 _RELATIVE_KINDS = frozenset({"link", "image"})
+_NAMED_KINDS = frozenset({"tag", "block"})
 
 
 class Resolution(NamedTuple):
@@ -120,7 +121,7 @@ class Resolver:
     def resolve(self, source: str, link: RawLink) -> Resolution:
         """Where a link in the note at path ``source`` leads."""
         if link.name == "":
-            return self._resolve(source, link)
+            return self._resolve(source, link) if link.kind in _NAMED_KINDS else self._found(source)
         # Notes of one folder are seen from the same place, and mention the same notes again and again.
         if (seen_from := self._seen_from)[0] != source:
             seen_from = self._seen_from = source, dirname(source)
@@ -321,6 +322,8 @@ def _stem(path: str) -> str:
 
 def _join(folder: str, name: str) -> str | None:
     """``name`` seen from ``folder``, without ``.`` and ``..``; None when that leads out of the root."""
+    if "/" not in name and name[:1] not in ("", "."):
+        return f"{folder}/{name}" if folder else name
     parts = folder.split("/") if folder else []
     for part in name.split("/"):
         if part == "..":
