@@ -64,9 +64,9 @@ def outline(events, *, bint keep_runs=False):
                 words.clear()
         elif kind == "End":
             if type(value) is str:
-                if value == "Link" or value == "Image":
+                if in_link and (value == "Link" or value == "Image"):
                     in_link -= 1
-                elif value == "CodeBlock":
+                elif in_code and value == "CodeBlock":
                     in_code -= 1
             elif in_heading and "Heading" in value:
                 in_heading = False

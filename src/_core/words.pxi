@@ -14,23 +14,35 @@ cdef inline Py_ssize_t put(Unit* out, Py_ssize_t at, const char* word, Py_ssize_
     return at + size
 
 
+cdef inline Py_ssize_t plain_until(const Unit* text, Py_ssize_t at, Py_ssize_t size) noexcept nogil:
+    """Where, from `at` on, the next sign that may be a word stands; `size`: nowhere."""
+    while at < size and text[at] != c"+" and text[at] != c"#":
+        at += 1
+    return at
+
+
 cdef Py_ssize_t write_signs(const Unit* text, Py_ssize_t size, Unit* out) noexcept nogil:
     """Fill `out`, unless it is NULL; how many units it takes."""
-    cdef Py_ssize_t i = 0, length = 0
-    cdef Unit here, before = 0
+    cdef Py_ssize_t i = 0, length = 0, sign
+    cdef Unit before
     while i < size:
-        here = text[i]
-        if here == c"+" and i + 1 < size and text[i + 1] == c"+":
+        sign = plain_until(text, i, size)
+        if out != NULL:
+            memcpy(out + length, text + i, (sign - i) * sizeof(Unit))
+        length += sign - i
+        i = sign + 1
+        if sign == size:
+            break
+        before = text[sign - 1] if sign else 0
+        if text[sign] == c"+" and i < size and text[i] == c"+":
             length = put(out, length, b" plusplus ", 10)
             i += 1
-        elif here == c"#" and (before == c"C" or before == c"c" or before == c"F" or before == c"f"):
+        elif text[sign] == c"#" and (before == c"C" or before == c"c" or before == c"F" or before == c"f"):
             length = put(out, length, b" sharp ", 7)
         else:
             if out != NULL:
-                out[length] = here
+                out[length] = text[sign]
             length += 1
-        before = here
-        i += 1
     return length
 
 

@@ -157,7 +157,10 @@ def _above(title: str, heading: Sequence[str]) -> str:
 
 def title_of(note_title: str, heading: Sequence[str]) -> str:
     """The title of a section: its heading, or the note's title where it has none."""
-    return next((name for name in reversed(heading) if name), note_title)
+    for name in reversed(heading):
+        if name:
+            return name
+    return note_title
 
 
 # --- from headings to pieces ----------------------------------------------------------------------

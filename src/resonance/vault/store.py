@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring as _quoted
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resonance.model import Text
@@ -19,8 +20,6 @@ from resonance.vault.vectors import NoteVectors, Vector
 if TYPE_CHECKING:
     from resonance.database import ResonanceDB
 
-
-_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 PART_OF = "PART_OF"
 """The type of the edge from a section to its document."""
@@ -234,7 +233,7 @@ class Store:
                     section.node,
                     r.node,
                     ordinal,
-                    _as_json(section.heading),
+                    f"[{', '.join(map(_quoted, section.heading))}]",
                     section.start,
                     section.end,
                     section.hash,
