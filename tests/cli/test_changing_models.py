@@ -80,6 +80,22 @@ def test_a_space_with_vectors_missing_is_not_switched_to(
     assert (told["missing"], told["complete"]) == (1, False)
 
 
+def test_an_ingest_by_old_settings_does_not_switch_back(
+    run: Run, made: Path, model: Path, second: Path
+) -> None:
+    run("embed", made, "--model", second)
+    run("spaces", "switch", "five-other", "--root", made)
+    (made / "Late.md").write_text("engine\n")
+    refused = run("ingest", made, "--model", model, "--json")
+    assert (refused.code, refused.json["error"]["type"]) == (2, "SpaceError")
+    assert "in use are those of five-other" in refused.json["error"]["message"]
+    assert run("ingest", made, "--no-embed", "--json").code == 0
+    assert run("ingest", made, "--model", second, "--json").json["embedding"]["name"] == "five-other"
+    (made / "Later.md").write_text("engine\n")
+    switched = run("ingest", made, "--model", model, "--yes", "--json")
+    assert (switched.code, switched.json["embedding"]["name"]) == (0, "five-words")
+
+
 def test_what_cannot_be(run_here: Run, made: Path, model: Path) -> None:
     for arguments, error in (
         (("embed", made, "--model", model), "SpaceError"),

@@ -165,18 +165,18 @@ def test_an_embedder_that_fails_half_way(vault, monkeypatch):
 
 
 def test_an_ingest_with_the_second_model_takes_what_is_kept(vault, tmp_path):
-    """Where the settings name a model whose vectors are there, nothing is dropped or made twice."""
+    """Where the settings name a model whose vectors are there, and are meant, nothing is made twice."""
     refill(vault.db, vault.settings, NEW)
     before = vectors(vault.db)
     vault.write({"n3.md": "# N3\n\nanother text\n"})
     embedder, seen = counting(NEW)
-    report = vault.ingest(embedder=embedder)
+    report = vault.ingest(embedder=embedder, yes=True)
     assert "kept" in report.embedding_note
     assert [text.split()[0] for text in seen] == ["N3", "N8"], "the edit, and what the model is silent about"
     assert vectors(vault.db) == made_from_nothing(vault, NEW, tmp_path)
     vault.write({"n3.md": "# N3\n\ntext 3 [[n4]] #tag\n"})
     embedder, seen = counting(OLD)
-    vault.ingest(embedder=embedder)
+    vault.ingest(embedder=embedder, yes=True)
     assert len(seen) == 1
     assert vectors(vault.db) == before
 
@@ -224,6 +224,36 @@ def test_a_second_space_survives_being_built_anew(vault):
     refill(vault.db, vault.settings, NEW)
     vault.db.switch_space("new")
     assert integrity(vault.database) == [("ok",)]
+
+
+@pytest.mark.parametrize("only", [None, ["n3.md"]])
+def test_settings_that_name_the_old_model_do_not_switch_back(vault, only):
+    refill(vault.db, vault.settings, NEW)
+    vault.db.switch_space("new")
+    vault.write({"n3.md": "# N3\n\nanother text\n"})
+    (vault.root / "n4.md").unlink()
+    before = dump(vault.db, ("nodes", "vectors", "spaces", "files"))
+    with pytest.raises(errors.SpaceError, match=r"in use are those of new.*db\.switch_space\('old'\)"):
+        ingest(vault.db, vault.settings, embedder=OLD, only=only)
+    assert dump(vault.db, ("nodes", "vectors", "spaces", "files")) == before
+    ingest(vault.db, vault.settings, embedder=NEW, only=only)
+    assert vault.db.space == NEW.space
+
+
+def test_who_says_yes_goes_back_to_the_old_model(vault):
+    refill(vault.db, vault.settings, NEW)
+    vault.db.switch_space("new")
+    report = ingest(vault.db, vault.settings, embedder=OLD, yes=True)
+    assert vault.db.space == OLD.space
+    assert "the vectors of new" in report.embedding_note
+
+
+def test_a_model_that_nothing_is_kept_of_takes_over_as_before(vault):
+    refill(vault.db, vault.settings, NEW)
+    third = CallableEmbedder(embed_by_hash, Space("third", 8))
+    vault.write({"n3.md": "# N3\n\nanother text\n"})
+    ingest(vault.db, vault.settings, embedder=third)
+    assert vault.db.space == third.space
 
 
 # --- kills -----------------------------------------------------------------------------------------

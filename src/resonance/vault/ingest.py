@@ -65,7 +65,7 @@ def ingest(
             which is then loaded only if there is something to embed.
         progress: called now and then with (what, done, total).
         yes: go on even if many files are gone, if some may only be out of sight, or if another model's
-            vectors have to be dropped.
+            vectors have to be dropped, or give way to those of a model that are kept beside.
         reuse_from: another database whose vectors of equal texts are taken over.
         only: root-relative paths of files and folders to bring up to date; all else stays as it is.
             The report counts these only.
@@ -74,6 +74,8 @@ def ingest(
         BrakeError: the vault is empty, or more notes are gone than ``settings.max_loss`` allows.
             Nothing was changed; the error lists them.
         SettingsError: the root cannot be opened.
+        SpaceError: the model is not that of the vectors in use, but of some that are kept beside them.
+            Nothing was changed.
         EmbedderError: the embedder failed; what was written before stays, and counts as unfinished.
     """
     return Keeper(db, settings, embedder=embedder).ingest(
@@ -125,6 +127,7 @@ class Keeper:
             Root(self.settings.root, max_file_bytes=self.settings.max_file_bytes) as root,
         ):
             vectors = Vectors(self.db, self.settings, self.embedder, reuse_from, replace=yes)
+            vectors.require_no_switch()
             run = _Run(self.db, self.settings, root, vectors, progress or _silent, picture)
             run.look(None if only is None else outermost(only))
             run.compare(held=None if yes else self.held, hold=hold, lately=lately)

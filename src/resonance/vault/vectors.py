@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from resonance._core import to_fafcas
-from resonance.model import FloatArray
+from resonance.errors import SpaceError
+from resonance.model import FloatArray, Space
 from resonance.spaces import NAMELESS, told
 from resonance.vault.embed import NO_MODEL, Embedder, checked_embed, choose_embedder
 from resonance.vault.note import ParsedNote
@@ -94,6 +95,32 @@ class Vectors:
         if self._embedder is None:
             return ""
         return json.dumps({"model": self._model, "space": self._embedder.space})
+
+    def require_no_switch(self) -> None:
+        """See that no space kept beside the one in use takes its place because settings are old.
+
+        Raises:
+            SpaceError: the model to embed with is that of a space kept beside, and nobody said to replace.
+        """
+        active = self.db.space
+        if self.replace or active is None or not self.db.query("SELECT 1 FROM spaces WHERE active = 0"):
+            return
+        embedder = self._embedder
+        if embedder is None and self._asked:
+            embedder, _ = choose_embedder(self.settings)
+        if embedder is None or embedder.space == active or not self._is_kept(embedder.space):
+            return
+        name = embedder.space.name
+        raise SpaceError(
+            f"the vectors in use are those of {told(active)}, but the model to embed with is {name}, whose "
+            f"vectors are kept beside. Nothing was changed; name the model of {active.name} in the settings "
+            f"(embeddings.model), or go back to {name} with `resonance spaces switch`, "
+            f"db.switch_space({name!r}), or --yes"
+        )
+
+    def _is_kept(self, space: Space) -> bool:
+        """Whether there are vectors of a space beside those in use."""
+        return any(info.space == space and info.vectors for info in self.db.spaces())
 
     def save(self, nodes: Sequence[str]) -> None:
         """Keep the vectors of notes that are about to be deleted."""
@@ -178,7 +205,7 @@ class Vectors:
         holders = {node for (node,) in self.db.query("SELECT id FROM nodes WHERE embedding IS NOT NULL")}
         ours = frozenset(self.ours.values())
         others = holders - ours - self._sections_of(ours)
-        aside = any(info.space == new and info.vectors for info in self.db.spaces())
+        aside = self._is_kept(new)
         if old is not None and holders and not self._asked:
             self.note = (
                 f"the stored vectors are by {old.name} ({old.dims} dimensions), not by {new.name}, the "
