@@ -52,7 +52,7 @@ def outline(events, *, bint keep_runs=False):
                 outermost = span["end"]
             if type(value) is str:
                 continue
-            ((tag, detail),) = value.items()
+            ((tag, detail),) = (<dict?> value).items()
             if tag == "Link" or tag == "Image":
                 in_link += 1
                 links.append((tag == "Image", detail, start, span["end"]))

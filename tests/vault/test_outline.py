@@ -123,6 +123,7 @@ def test_an_outline_holds_one_of_everything() -> None:
         [({"Start": {"Link": {}}}, {"start": 0})],
         [({"Start": {"Link": {}}}, None)],
         [({"Start": {}}, {"start": 0, "end": 1})],
+        [({"Start": 3}, {"start": 0, "end": 1})],
         [({"Start": {"A": 1, "B": 2}}, {"start": 0, "end": 1})],
         [({"Html": "x"}, {"start": "0", "end": 1})],
         [({"Html": "x"}, {"start": 1 << 80, "end": 1})],
