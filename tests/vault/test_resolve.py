@@ -148,6 +148,16 @@ def test_the_exact_case_of_a_path_decides() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "target"), [("tag", "#"), ("block", None), ("link", "index"), ("relation", "index")]
+)
+def test_without_a_name_it_leads_to_the_note_unless_such_a_link_never_does(
+    kind: str, target: str | None
+) -> None:
+    link = RawLink(kind, "CITES", "", "", None, 0, 0)
+    assert make(["index.md"]).resolve("index.md", link).target == target
+
+
+@pytest.mark.parametrize(
     ("text", "source"),
     [
         ("[[nowhere]]", "index.md"),
@@ -187,6 +197,9 @@ def test_unresolved(text: str, source: str) -> None:
         ("[x](LICENSE)", "index.md"),
         ("[x](other/data)", "index.md"),
         ("[x](notes/)", "index.md"),
+        ("[x](.)", "notes/deep/x.md"),
+        ("[x](..)", "notes/deep/x.md"),
+        ("[x](deep)", "notes/same.md"),
         ("[x](/site/route)", "index.md"),
     ],
 )

@@ -59,6 +59,16 @@ def sections(vault: Vault) -> list[str]:
     return [node for (node,) in vault.db.query("SELECT node FROM sections ORDER BY document, ordinal")]
 
 
+def test_headings_are_stored_as_they_are_written(make_vault: Make) -> None:
+    heading = 'a "b" c:\\d\te é 😀'
+    vault = make_vault(
+        {"amalfa.settings.json": SHORT_RULES, "long.md": LONG.replace("## A", f"## {heading}")}
+    )
+    vault.ingest()
+    (found,) = vault.db.query("SELECT heading FROM sections WHERE ordinal = 1")
+    assert json.loads(found[0]) == ["T", heading.replace("\t", " ")]
+
+
 def test_a_section_is_a_node_with_an_edge_to_its_document(vault: Vault) -> None:
     assert sections(vault) == ["long#^", "long#a", "long#b"]
     node = vault.db.get_node("long#a")
