@@ -315,7 +315,7 @@ STORED: dict[str, tuple[str, tuple[object, ...], str, str, str]] = {
     ),
     "a vector that beats all others": (
         "UPDATE nodes SET embedding = ? WHERE id = 'f'", ((UNIT * 1e6).tobytes(),), "self-search", "error",
-        "best answer",
+        "'f': its embedding is not of unit norm",
     ),
     "a note without a vector": (
         "UPDATE nodes SET embedding = NULL WHERE id = 'a'", (), "coverage", "info", "1 of 4",
