@@ -337,12 +337,16 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+# With an option ``json.loads`` would make a decoder for each value.
+_decode = json.JSONDecoder(parse_constant=_no_number).decode
+
+
 def _checked_json(value: Any, row: int) -> str | None:
     """JSON text is taken as it is, if it is an object."""
     if not isinstance(value, str):
         return json_to_text(value, row)
     try:
-        ok = isinstance(json.loads(value, parse_constant=_no_number), dict)
+        ok = isinstance(_decode(value), dict)
     except (ValueError, RecursionError):
         ok = False
     if not ok:
