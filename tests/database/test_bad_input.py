@@ -433,16 +433,6 @@ def test_first_rows_are_named_and_the_rest_counted(filled):
     assert "target 'nobody'" in str(caught.value)
 
 
-class Meddler:
-    """A ``progress`` that changes what is being written, as another thread might."""
-
-    def __init__(self, change):
-        self.change = change
-
-    def __call__(self, done, total):
-        self.change()
-
-
 @pytest.mark.parametrize("value", [math.nan, 5.0, 0.0])
 @pytest.mark.parametrize("given", ["float32", "float64", "Arrow"])
 @pytest.mark.parametrize("how", ["poured", "row by row", "shared"])
@@ -460,9 +450,12 @@ def test_a_vector_that_changes_while_it_is_written(filled, monkeypatch, value, g
         # What is converted is a copy, and nobody can change it.
         call = {**table, "embedding": vectors.astype(given, copy=False)}
     before = dump(filled), filled.get_history()
-    meddler = Meddler(lambda: vectors[-1].fill(value))
+
+    def meddle(done, total):
+        vectors[-1].fill(value)
+
     load = functools.partial(
-        filled.insert_nodes, *filter(None, [call.pop("nodes", None)]), **call, progress=meddler
+        filled.insert_nodes, *filter(None, [call.pop("nodes", None)]), **call, progress=meddle
     )
     mode = "shared" if how == "shared" else "exclusive"
     if given == "float64":
@@ -484,8 +477,11 @@ def test_a_weight_that_changes_while_it_is_written(filled, monkeypatch):
     ids = [f"n{number:03}" for number in range(200)]
     filled.insert_nodes(id=ids)
     weights = np.full(199, 0.5)
-    meddler = Meddler(lambda: weights.fill(math.nan))
-    filled.insert_edges(source=ids[:-1], target=ids[1:], confidence=weights, progress=meddler)
+
+    def meddle(done, total):
+        weights.fill(math.nan)
+
+    filled.insert_edges(source=ids[:-1], target=ids[1:], confidence=weights, progress=meddle)
     assert filled.query("SELECT DISTINCT confidence FROM edges WHERE source LIKE 'n%'") == [(0.5,)]
 
 
