@@ -16,6 +16,7 @@ ORDER = """
     backup
     migrate
     factory
+    readers
     session
     history rows parallel
     changes spaces

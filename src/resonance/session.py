@@ -8,7 +8,6 @@ lent to a thread for one question or for the length of a snapshot.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import threading
 import time
@@ -34,7 +33,6 @@ from resonance.factory import (
     LOCK_TIMEOUT,
     PAGE_SIZE,
     connect_migrated,
-    connect_reader,
     connect_scratch,
     engine_number,
     enter_wal,
@@ -42,15 +40,14 @@ from resonance.factory import (
 )
 from resonance.lock import WriteGate
 from resonance.model import Checkpoint
-from resonance.watch import State, Version, Watch
+from resonance.readers import Readers
+from resonance.watch import State, Version
 
 CHECKPOINT_FRAMES = 2000
 """The WAL is written back after the commit that makes it longer than this many pages."""
 
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
-_SNAPSHOT_ATTEMPTS = 4
-_MOST_IDLE = 2 * (os.cpu_count() or 1)
 
 
 class Session:
@@ -87,8 +84,7 @@ class Session:
         self._owner: int | None = None
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
-        self._idle: list[Connection] = []
-        self._watch = Watch(functools.partial(connect_reader, self.path))
+        self._readers = Readers(self.path)
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
@@ -178,7 +174,7 @@ class Session:
         finally:
             self._end_turn()
         if due and not _CHECKPOINT_UNDER_LOCK:
-            with self._after_commit(), self._lent() as connection:
+            with self._after_commit(), self._readers.lent() as connection:
                 connection.checkpoint()
 
     def rollback(self) -> None:
@@ -344,7 +340,7 @@ class Session:
         """Switch to a rollback journal; False when another connection has the file open."""
         if self.is_alone:
             return False
-        self._close_idle()
+        self._readers.let_go()
         self._writer.set_busy_timeout(0)
         try:
             mode = self._writer.execute("PRAGMA journal_mode = TRUNCATE")[0][0]
@@ -388,7 +384,7 @@ class Session:
         """With the turn taken, and with the write lock: see WAL-reset bug, sqlite.org/wal.html."""
         if self.is_alone:
             return Checkpoint(False, 0, 0)
-        with self._lent() as other:
+        with self._readers.lent() as other:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 return Checkpoint(*other.checkpoint())
@@ -475,7 +471,7 @@ class Session:
             with self._turn:
                 yield self._writer
         else:
-            with self._lent() as connection:
+            with self._readers.lent() as connection:
                 yield connection
 
     @contextlib.contextmanager
@@ -486,7 +482,7 @@ class Session:
             with self.reading() as connection:
                 yield connection
             return
-        with self._pinned() as connection:
+        with self._readers.pinned() as connection:
             self._local.snapshot = connection
             try:
                 yield connection
@@ -501,22 +497,13 @@ class Session:
             with self.snapshot() as connection:
                 yield [connection]
             return
-        with contextlib.ExitStack() as stack:
-            observer = stack.enter_context(self._lent())
-            for _ in range(_SNAPSHOT_ATTEMPTS):
-                before = observer.execute("PRAGMA data_version")
-                with contextlib.ExitStack() as attempt:
-                    connections = [attempt.enter_context(self._pinned()) for _ in range(count)]
-                    # Unchanged: nobody committed between the first snapshot and the last.
-                    if observer.execute("PRAGMA data_version") == before:
-                        yield connections
-                        return
-            yield [stack.enter_context(self._pinned())]
+        with self._readers.pinned_together(count) as connections:
+            yield connections
 
     def state(self) -> State | None:
         """Equal for two calls between which nobody, here or elsewhere, has committed; None if unknown."""
         self._guard()
-        return None if self.is_alone else self._watch.state()
+        return None if self.is_alone else self._readers.state()
 
     @contextlib.contextmanager
     def beside(self, connection: Connection, count: int, state: State | None) -> Iterator[list[Connection]]:
@@ -529,42 +516,8 @@ class Session:
             yield [connection]
             return
         with contextlib.ExitStack() as stack:
-            others = [stack.enter_context(self._pinned()) for _ in range(count - 1)]
+            others = [stack.enter_context(self._readers.pinned()) for _ in range(count - 1)]
             yield [connection, *others] if self.state() == state else [connection]
-
-    @contextlib.contextmanager
-    def _pinned(self) -> Iterator[Connection]:
-        with self._lent() as connection:
-            connection.execute("BEGIN")
-            try:
-                # BEGIN alone takes no snapshot; the first read does.
-                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1")
-                yield connection
-            finally:
-                if not connection.closed and connection.in_transaction:
-                    connection.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _lent(self) -> Iterator[Connection]:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = connect_reader(self.path)
-        try:
-            yield connection
-        finally:
-            if connection.closed or connection.in_transaction or len(self._idle) >= _MOST_IDLE:
-                connection.close()
-            else:
-                self._idle.append(connection)
-            if self._closed:
-                self._close_idle()
-
-    def _close_idle(self) -> None:
-        self._watch.close()
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().close()
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -583,7 +536,7 @@ class Session:
             self.rollback()
         with self._turn:
             self._closed = True
-            self._close_idle()
+            self._readers.close()
             try:
                 if not self.readonly and not self.is_alone:
                     self._optimize()

@@ -193,7 +193,7 @@ def test_checkpoints_only_while_nobody_can_commit_on_old_engines(path, monkeypat
     monkeypatch.setattr(session, "CHECKPOINT_FRAMES", 5)
     seen = []
     with ResonanceDB(path) as db, Connection(path) as rival:
-        lent = db._session._lent
+        lent = db._session._readers.lent
 
         class Watched:
             def __init__(self, connection):
@@ -218,7 +218,7 @@ def test_checkpoints_only_while_nobody_can_commit_on_old_engines(path, monkeypat
             with lent() as connection:
                 yield Watched(connection)
 
-        monkeypatch.setattr(db._session, "_lent", watched)
+        monkeypatch.setattr(db._session._readers, "lent", watched)
         for number in range(5):
             db.insert_nodes(id=[f"{number}-{i}" for i in range(100)], title="x" * 1000)
         db.checkpoint()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from resonance import ResonanceDB, _core, errors, parallel
+from resonance.readers import Readers
 from resonance.search.hits import _MANY
 from resonance.session import Session
 from support import unit
@@ -68,7 +69,7 @@ def test_several_connections_of_one_moment(db, shared):
 def test_a_commit_before_the_others_look(db, monkeypatch):
     """They would see what the first does not; so it scores alone."""
     db.search(QUERY)
-    pinned, turns = Session._pinned, []
+    pinned, turns = Readers.pinned, []
     with ResonanceDB(db.path) as other:
 
         def late(self):
@@ -79,7 +80,7 @@ def test_a_commit_before_the_others_look(db, monkeypatch):
             return pinned(self)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Session, "_pinned", late)
+            patched.setattr(Readers, "pinned", late)
             hits = db.search(QUERY, ROWS)
         assert len(turns) > 1
         assert not any(hit.title == "later" for hit in hits)
