@@ -6,6 +6,8 @@ VAULT ?= docs
 SCALE ?= medium
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests side by side, as many of them as there are processors, up to four.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 CORE := $(wildcard src/_core/*) $(wildcard migrations/*) CMakeLists.txt cmake/obtain_sqlite.py pyproject.toml
 
 # An environment of its own for another build of the core, on the packages .venv already has.
@@ -73,7 +75,7 @@ demo: setup ## ingest, search and read a vault: make demo [VAULT=folder]
 .PHONY: test
 test: lint types test-engines test-packaging ## every check there is
 	@echo "== tests"
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 .PHONY: lint
 lint: setup ## ruff: rules and formatting
@@ -96,7 +98,7 @@ test-engines: setup ## the tests of what an engine can change, on the system's S
 .PHONY: test-system
 test-system: build/system/.built
 	@echo "== tests on the system's SQLite"
-	@build/system/venv/bin/python -m pytest -q -p no:cacheprovider tests/core tests/database tests/search tests/care \
+	@build/system/venv/bin/python -m pytest -q $(SIDE_BY_SIDE) -p no:cacheprovider tests/core tests/database tests/search tests/care \
 		-W ignore::resonance.errors.UnsafeSQLiteWarning
 
 build/system/.built: $(VENV)/.packages $(CORE)
@@ -106,7 +108,7 @@ build/system/.built: $(VENV)/.packages $(CORE)
 .PHONY: test-packaging
 test-packaging: setup ## sdist, wheel and editable install, each in an empty environment
 	@echo "== packaging"
-	@$(BIN)/python -m pytest -q -m packaging
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m packaging
 
 .PHONY: stress
 stress: setup ## long tests under load
