@@ -118,6 +118,65 @@ def test_the_root_is_given_once(run: Run, vault: Path, tmp_path: Path) -> None:
     assert run("init", vault, "--no-embed", "--model", "x").code == 2
 
 
+def test_a_command_line_that_makes_no_sense_is_answered_in_json_too(run: Run) -> None:
+    result = run("search", "fruit", "-k", 0, "--json")
+    assert result.code == 2
+    assert result.json["error"]["type"] == "UsageError"
+    assert "-k" in result.json["error"]["message"]
+    assert "-k" in result.err, "people are told as well"
+
+
+STREAMS = {
+    "stats >&- 2>&-": 0,
+    "stats --root nowhere 2>&-": 2,
+    "read nothing 2>/dev/full": 2,
+    "links --json >/dev/full": 2,
+}
+
+
+@pytest.mark.parametrize("command", STREAMS)
+def test_streams_that_are_closed_or_full(made: Path, environment: dict[str, str], command: str) -> None:
+    script = f"exec '{sys.executable}' -m resonance {command}"
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=made, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (STREAMS[command], "")
+    assert done.stderr.count("\n") == ("--json" in command), done.stderr
+
+
+def test_what_nobody_thought_of_is_not_taken_for_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], vault: Path
+) -> None:
+    from resonance import cli
+    from resonance.cli import place
+
+    def ends(error: Exception) -> int:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(place, "load_settings", fail)
+        monkeypatch.setattr(sys, "argv", ["resonance", "stats", str(vault)])
+        monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(cli.warnings, "showwarning", None)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0)
+
+    assert ends(MemoryError()) == 2
+    assert capsys.readouterr().err == "resonance: not enough memory\n"
+    assert ends(RuntimeError("a fault of ours")) == 2
+    assert "Traceback" in capsys.readouterr().err, "for whoever mends it"
+
+
+def test_a_folder_that_has_been_deleted_is_no_place_to_be(run: Run, made: Path) -> None:
+    script = f"rmdir \"$PWD\" && exec '{sys.executable}' -P -m resonance stats"
+    here = made / "here"
+    here.mkdir()
+    done = subprocess.run(["sh", "-c", script], cwd=here, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "resonance: the folder you are in has been deleted; go to another one\n"
+
+
 def test_help_and_version(run: Run) -> None:
     told = run("--help")
     assert told.code == 0

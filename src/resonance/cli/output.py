@@ -128,9 +128,13 @@ class Answer:
     def fail(self, error: Exception) -> None:
         """Why it could not be done."""
         if self.as_json:
-            self.document({"error": describe(error)})
-            return
-        to_people(f"resonance: {error}", "red")
+            try:
+                self.document({"error": describe(error)})
+                sys.stdout.flush()
+                return
+            except OSError:
+                pass  # where the answer cannot be written, this is why
+        to_people(f"resonance: {message_of(error)}", "red")
         for note in getattr(error, "__notes__", ()):
             to_people(f"  {note}")
         if isinstance(error, BrakeError):
@@ -152,7 +156,7 @@ def answering(as_json: bool) -> Iterator[Answer]:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except (ResonanceError, OSError) as error:
+    except (ResonanceError, OSError, MemoryError) as error:
         answer.fail(error)
         raise typer.Exit(COULD_NOT) from None
     except KeyboardInterrupt:
@@ -160,23 +164,37 @@ def answering(as_json: bool) -> Iterator[Answer]:
         raise typer.Exit(INTERRUPTED) from None
 
 
+def tell_misuse(error: object) -> None:
+    """With ``--json``: the document about a command line that makes no sense, if that is the error."""
+    # It is one of click's, or of the copy of click that some versions of typer bring along.
+    message = getattr(error, "format_message", None)
+    if message is not None:
+        Answer(True).document({"error": {"type": "UsageError", "message": message()}})
+
+
 def describe(error: Exception) -> dict[str, Any]:
     """An error as a JSON object."""
     facts = {name: value for name, value in vars(error).items() if not name.startswith("_")}
-    told = {"type": type(error).__name__, "message": str(error), **facts}
+    told = {"type": type(error).__name__, "message": message_of(error), **facts}
     if notes := getattr(error, "__notes__", None):
         told["notes"] = list(notes)
     return told
 
 
-def to_people(text: str, style: str = "") -> None:
-    """A line on stderr."""
-    if sys.stderr.isatty():
-        from rich.console import Console
+def message_of(error: Exception) -> str:
+    """What an error says; Python's own about memory says nothing."""
+    return str(error) or ("not enough memory" if isinstance(error, MemoryError) else type(error).__name__)
 
-        Console(stderr=True, highlight=False).print(safe(text), style=style or None, markup=False)
-    else:
-        print(text, file=sys.stderr)
+
+def to_people(text: str, style: str = "") -> None:
+    """A line on stderr. Where that cannot be written, the work goes on: there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            Console(stderr=True, highlight=False).print(safe(text), style=style or None, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 def safe(text: str) -> str:

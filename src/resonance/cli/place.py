@@ -73,7 +73,7 @@ def find(
         raise typer.BadParameter(f"the root is given twice: {root} and --root {root_option}")
     chosen = root or root_option
     settings = load_settings(
-        chosen or Path.cwd(),
+        chosen or _here(),
         database=database,
         sources=sources or None,
         exclude=exclude or None,
@@ -81,6 +81,13 @@ def find(
         max_loss=max_loss,
     )
     return Place(settings, chosen is not None)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise SettingsError("the folder you are in has been deleted; go to another one") from error
 
 
 def settings_for(db: ResonanceDB, place: Place) -> VaultSettings:
