@@ -5,15 +5,31 @@ from __future__ import annotations
 import os
 import threading
 
+from resonance.errors import CannotOpenError, StorageIOError
+
 
 class EarlySync:
     """Syncs a file that no other process has while it is still being written, so that the end is short.
 
     Its descriptor is closed after SQLite's: the locks that go with it are of a file that nobody shares.
+
+    Raises:
+        CannotOpenError: too many files are open.
     """
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise CannotOpenError(
+                f"{path}: cannot be opened a second time, to sync it: {error.strerror}",
+                code=14,
+                name="SQLITE_CANTOPEN",
+                path=path,
+                operation="open",
+                data="unchanged",
+            ) from error
         self._running: threading.Thread | None = None
         self._failed: OSError | None = None
 
@@ -34,7 +50,7 @@ class EarlySync:
         """Wait for the disk, if all of it is to be ``synced``.
 
         Raises:
-            OSError: this sync or an earlier one failed.
+            StorageIOError: this sync or an earlier one failed.
         """
         try:
             if self._running is not None:
@@ -43,5 +59,15 @@ class EarlySync:
                 raise self._failed
             if synced:
                 os.fsync(self._descriptor)
+        except OSError as error:
+            raise StorageIOError(
+                f"{self._path}: could not be synced to the disk ({error.strerror}), so nobody knows what is "
+                f"there; throw it away and make it again",
+                code=10,
+                name="SQLITE_IOERR_FSYNC",
+                path=self._path,
+                operation="sync",
+                data="unknown",
+            ) from error
         finally:
             os.close(self._descriptor)

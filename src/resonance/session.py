@@ -94,7 +94,11 @@ class Session:
         self._disk: EarlySync | None = None
         if scratch:
             self._writer = connect_scratch(self.path, page_size)
-            self._disk = EarlySync(self.path)
+            try:
+                self._disk = EarlySync(self.path)
+            except BaseException:
+                self._writer.close()
+                raise
         else:
             self._writer, self.migration_backup = connect_migrated(
                 self.path, self._gate, readonly=readonly, create=create, page_size=page_size

@@ -1,10 +1,11 @@
 """The one way to open a connection: which settings it has, in which order, and what a reader may do."""
 
+import errno
 from typing import ClassVar
 
 import pytest
 
-from resonance import DatabaseFactory, ResonanceDB, errors, factory
+from resonance import DatabaseFactory, ResonanceDB, disk, errors, factory
 from resonance._core import Connection
 from support import start_python, wait_until
 
@@ -259,6 +260,23 @@ def test_in_memory():
         assert setting(connection, "foreign_keys") == 1
     with DatabaseFactory.connect_to_resonance(":memory:") as connection:
         assert connection.execute("SELECT count(*) FROM nodes") == [(0,)]
+
+
+def test_a_scratch_database_that_cannot_be_synced(path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    db = ResonanceDB(path, scratch=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(disk.os, "fsync", fail)
+        with pytest.raises(errors.StorageIOError, match="make it again") as caught:
+            db.close()
+    assert (caught.value.path, caught.value.data) == (str(path), "unknown")
+    path.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(disk.os, "open", fail)
+        with pytest.raises(errors.CannotOpenError):
+            ResonanceDB(path, scratch=True)
 
 
 @pytest.mark.parametrize("version", ["3.37.1", "3.7.0"])
