@@ -104,6 +104,12 @@ def _is_abandoned(folder: Path) -> bool:
     return True
 
 
+def attach_live(source: Connection, path: str) -> None:
+    """Attach the live database to the new one, as ``live``."""
+    # As bytes: the name of a file need not be UTF-8.
+    source.execute("ATTACH CAST(? AS TEXT) AS live", (os.fsencode(path),))
+
+
 def carry_records(source: Connection) -> None:
     """Put the audit trail and the state of enrichment of ``live``, attached to ``source``, into it; and
     the vectors of spaces that are not active.
@@ -171,7 +177,7 @@ def put_in_place(session: Session, path: Path, since: Version | None) -> None:
         RegenerateError: it did not pass its check, or the live one has changed.
     """
     with connect_to_scratch(path) as source, Inspection(path) as inspection:
-        source.execute("ATTACH ? AS live", (session.path,))
+        attach_live(source, session.path)
 
         def before(writer: Connection) -> None:
             """Nobody else is writing now: what is carried over is the last there is."""

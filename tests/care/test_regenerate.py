@@ -614,3 +614,20 @@ def test_killed_at_random_under_readers(path: Path, root: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_killed_two_hundred_times_under_readers(path: Path, root: Path) -> None:
     print(f"{kill_and_check(path, root, 200, seed=4)} kills done, 0 bad, seed 4")
+
+
+def test_a_database_in_a_place_whose_name_is_no_text(root: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(root) + b"/\xff"))
+    folder.mkdir()
+    settings = load_settings(root, model="none")
+    first = regenerate(folder / "x.db", settings)
+    with ResonanceDB(folder / "x.db") as db:
+        db.insert_node({"id": "stray"})
+        with db.rebuild(overwrite=True) as fresh:
+            fresh.insert_node({"id": "kept"})
+    again = regenerate(folder / "x.db", settings)
+    assert (again.nodes, again.digest) == (first.nodes, first.digest)
+    assert again.backup is not None
+    with ResonanceDB(folder / "x.db") as db:
+        assert ingest(db, settings).unchanged == first.files
+        assert db.content("note-1").state == "fresh"

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from vaults import Files, Vault, dump, embed_by_hash, hash_embedder
 
-from resonance.errors import EmbedderError
+from resonance.errors import EmbedderError, SettingsError
 from resonance.model import Node, Space
 from resonance.vault import ingest as ingest_module
 from resonance.vault.embed import CallableEmbedder
+from resonance.vault.settings import load_settings
 
 Make = Callable[[Files], Vault]
 
@@ -645,3 +646,15 @@ def test_a_vault_of_bad_files_and_odd_ones(make_vault: Make) -> None:
     assert report.files == report.indexed + len(lines) == len(ODD) + len(lines)
     again = vault.ingest()
     assert (again.unchanged, again.indexed, len(again.problems)) == (len(ODD), 0, len(lines))
+
+
+def test_a_root_whose_name_is_no_text_is_refused_by_name(make_vault: Make, tmp_path: Path) -> None:
+    vault = make_vault({"a.md": "x"})
+    before = dump(vault.db)
+    root = vault.root.rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    for place in (root, link):
+        with pytest.raises(SettingsError, match=r"xff: is not UTF-8"):
+            ingest_module.ingest(vault.db, load_settings(place, model="none"))
+    assert dump(vault.db) == before

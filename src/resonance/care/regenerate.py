@@ -28,7 +28,7 @@ from resonance.factory import PAGE_SIZE, connect_to_scratch
 from resonance.garbage import seldom_sought
 from resonance.history import History
 from resonance.model import Space
-from resonance.rebuild import Inspection, cannot_make, carry_records, workshop
+from resonance.rebuild import Inspection, attach_live, cannot_make, carry_records, workshop
 from resonance.vault.brakes import bearable
 from resonance.vault.embed import NO_MODEL, CallableEmbedder, Embedder
 from resonance.vault.ingest import Progress, ingest
@@ -280,7 +280,7 @@ def _check(source: Connection, report: Regeneration) -> str:
 
 
 def _put_in_place(live: ResonanceDB, source: Connection, report: Regeneration) -> None:
-    source.execute("ATTACH ? AS live", (live.path,))
+    attach_live(source, live.path)
 
     def before(writer: Connection) -> None:
         """Nobody else is writing now: what is carried over is the last there is."""

@@ -18,7 +18,7 @@ from posixpath import dirname
 from typing import TYPE_CHECKING, get_args
 
 from resonance import rebuild
-from resonance.errors import BrakeError, ContentError
+from resonance.errors import BrakeError, ContentError, SettingsError
 from resonance.garbage import seldom_sought
 from resonance.model import LinkState, Problem
 from resonance.search import text as fulltext
@@ -31,7 +31,17 @@ from resonance.vault.reader import Outcome, Reader, ReadNote, Same, Task
 from resonance.vault.relink import relink
 from resonance.vault.report import IngestReport
 from resonance.vault.root import Root
-from resonance.vault.scan import FoundFile, Scan, Territory, outermost, scan, scan_paths, territory
+from resonance.vault.scan import (
+    FoundFile,
+    Scan,
+    Territory,
+    encodable,
+    outermost,
+    printable,
+    scan,
+    scan_paths,
+    territory,
+)
 from resonance.vault.sections import Section, sections_of
 from resonance.vault.settings import VaultSettings
 from resonance.vault.store import Store
@@ -119,6 +129,8 @@ class Keeper:
             lately: how many notes went a moment ago, for the brakes to count too.
         """
         started = time.monotonic()
+        if not encodable(place := os.path.realpath(self.settings.root)):
+            raise SettingsError(f"{printable(place)}: is not UTF-8, so it cannot be stored; rename it")
         version, writes = self.db.version(), self.db.writes_here
         picture = self._picture if only is not None and self._version == version else None
         self._picture = None
@@ -463,7 +475,7 @@ class _Run:
         # One that is being built takes the place of another one afterwards.
         building = PurePosixPath(self.db.path).parent.name.startswith(rebuild.PREFIX)
         database = os.path.realpath(self.settings.database if building else self.db.path)
-        inside = PurePosixPath(database).is_relative_to(root)
+        inside = PurePosixPath(database).is_relative_to(root) and encodable(database)
         return {"vault.root": root, "vault.database": os.path.relpath(database, root) if inside else ""}
 
     # --- afterwards -------------------------------------------------------------------------------

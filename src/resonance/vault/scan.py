@@ -359,7 +359,7 @@ class _Walk:
             self.problem(path, "is a symbolic link, which is not followed")
         elif not stat.S_ISREG(status.st_mode):
             self.problem(path, "is not a regular file")
-        elif not _encodable(path):
+        elif not encodable(path):
             self.problem(path, "the name is not valid UTF-8; rename the file")
         elif "\\" in path:
             self.problem(path, "the name holds a backslash; rename the file")
@@ -416,7 +416,8 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _encodable(path: str) -> bool:
+def encodable(path: str) -> bool:
+    """Whether a path is text that can be stored: on the disk it may hold bytes that are no UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
