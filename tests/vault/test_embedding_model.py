@@ -13,6 +13,8 @@ import pytest
 
 from resonance.errors import EmbedderError
 from resonance.vault import model
+from resonance.vault.embed import choose_embedder
+from resonance.vault.settings import load_settings
 
 CONTENT = {name: f"content of {name}".encode() for name in model.PINS}
 
@@ -50,6 +52,18 @@ def test_an_environment_that_leads_nowhere_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setenv(model.ENVIRONMENT, str(alone / "absent"))
     with pytest.raises(EmbedderError, match=model.ENVIRONMENT):
         model.find_model()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(model.Path, "home", nowhere)
+    assert model.find_model() is None, "XDG_CACHE_HOME is enough"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    embedder, why = choose_embedder(load_settings(tmp_path), obtain=True)
+    assert embedder is None
+    assert "set HOME" in str(why)
 
 
 def test_the_cache_comes_next(alone: Path) -> None:

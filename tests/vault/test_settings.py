@@ -24,6 +24,13 @@ def test_without_a_file_the_root_is_the_only_source(root: Path) -> None:
     assert settings.model is None
 
 
+def test_the_home_of_nobody_is_no_folder(root: Path) -> None:
+    with pytest.raises(SettingsError, match="no such folder"):
+        load_settings("~nobody-of-this-name/notes")
+    settings = load_settings(root, database="~nobody-of-this-name/x.db")
+    assert settings.database.name == "x.db"
+
+
 def test_amalfas_file_is_read(root: Path) -> None:
     told(
         root,

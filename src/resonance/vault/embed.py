@@ -14,7 +14,7 @@ from resonance.errors import EmbedderError, SettingsError
 from resonance.model import FloatArray, Space
 from resonance.spaces import NAMELESS
 from resonance.vault import model as default_model
-from resonance.vault.settings import VaultSettings, load_settings
+from resonance.vault.settings import VaultSettings, expanded, load_settings
 
 if TYPE_CHECKING:
     from resonance.questions import Questions
@@ -167,7 +167,7 @@ def _load(settings: VaultSettings, name: str | None, obtain: bool) -> Embedder:
                 f"fetch it with: python -m resonance.vault.model"
             )
         return _model2vec(folder, default_model.NAME)
-    folder = settings.root / Path(name).expanduser()
+    folder = settings.root / expanded(name)
     if default_model.is_model(folder):
         return _model2vec(folder)
     if folder.is_dir():

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from resonance.errors import EmbedderError
+from resonance.vault.settings import expanded
 
 NAME = "potion-base-8M"
 DIMS = 256
@@ -38,9 +39,19 @@ _PATIENCE = 300.0
 
 
 def cache_folder() -> Path:
-    """Where fetched models are kept: below ``XDG_CACHE_HOME``, else ``~/.cache``."""
+    """Where fetched models are kept: below ``XDG_CACHE_HOME``, else ``~/.cache``.
+
+    Raises:
+        EmbedderError: neither is known.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    caches = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    try:
+        caches = Path(base) if base.startswith("/") else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise EmbedderError(
+            f"the embedding model {NAME} has no place to be kept: this user has no home folder; set HOME, "
+            f"XDG_CACHE_HOME or {ENVIRONMENT}"
+        ) from error
     return caches / "resonance" / "models"
 
 
@@ -53,11 +64,12 @@ def find_model() -> Path | None:
     """The folder of the default model, without asking any network; None when it is not here.
 
     Raises:
-        EmbedderError: ``RESONANCE_MODEL_DIR`` is set, but holds no model.
+        EmbedderError: ``RESONANCE_MODEL_DIR`` is set, but holds no model; or it is not, and there is no
+            cache folder.
     """
     named = os.environ.get(ENVIRONMENT)
     if named:
-        folder = Path(named).expanduser()
+        folder = expanded(named)
         if not is_model(folder):
             raise EmbedderError(f"{ENVIRONMENT}={named}: holds no model; it needs {', '.join(PINS)}")
         return folder

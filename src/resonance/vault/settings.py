@@ -82,7 +82,7 @@ def load_settings(
         SettingsError: the root is no folder, or a value in the file makes no sense.
     """
     given = {"sources": sources, "exclude": exclude, "model": model, "dialect": dialect}
-    folder = Path(root).expanduser().absolute()
+    folder = expanded(root).absolute()
     if not folder.is_dir():
         raise SettingsError(f"{folder}: no such folder; name the folder that holds the notes")
     file = folder / SETTINGS_FILE
@@ -96,7 +96,7 @@ def load_settings(
     if database is None:
         path = folder / (_text(file, told, "database") or DEFAULT_DATABASE)
     else:
-        path = Path(database).expanduser().absolute()
+        path = expanded(database).absolute()
     if path.is_dir():
         raise SettingsError(f"{path}: the database is a folder; name a file")
 
@@ -120,6 +120,14 @@ def load_settings(
         told={name: value for name, value in given.items() if value is not None},
         max_loss=None if percent is None else percent / 100,
     )
+
+
+def expanded(path: Path | str) -> Path:
+    """The path with ``~`` and ``~name`` as the home folders they stand for, where those are known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def settings_of(db: ResonanceDB, root: Path | str) -> VaultSettings:
