@@ -259,11 +259,11 @@ def export(
         if as_json:
             answer.document(report._asdict())
             return
-        counts = ((report.nodes, "nodes"), (report.edges, "edges"), (report.links, "links"))
+        counts = ((report.nodes, "node"), (report.edges, "edge"), (report.links, "link"))
         answer.facts(
             (
                 ("export", report.path),
-                ("holds", listed(counts) or "nothing"),
+                ("holds", ", ".join(counted(*each) for each in counts if each[0]) or "nothing"),
                 ("size", size(report.size_bytes)),
             )
         )
