@@ -16,8 +16,9 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
-from resonance.errors import CannotOpenError, LockTimeoutError
+from resonance.errors import CannotOpenError, LockTimeoutError, UsageError
 
 _POLL_SHORTEST = 0.0005
 _POLL_LONGEST = 0.008
@@ -135,6 +136,10 @@ class WriteGate:
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the descriptor that the original goes on using.
+        raise UsageError(f"{self.path}: a lock can be neither copied nor pickled")
 
 
 _gates: weakref.WeakSet[WriteGate] = weakref.WeakSet()

@@ -15,6 +15,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from resonance._core import Connection
 from resonance.disk import EarlySync
@@ -27,6 +28,7 @@ from resonance.errors import (
     ReadOnlyError,
     StorageError,
     TransactionError,
+    UsageError,
 )
 from resonance.factory import (
     BUSY_TIMEOUT_MS,
@@ -103,6 +105,12 @@ class Session:
             self._writer, self.migration_backup = connect_migrated(
                 self.path, self._gate, readonly=readonly, create=create, page_size=page_size
             )
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(
+            f"{self.path}: an open database can be neither copied nor pickled; hand on its path, and open it "
+            f"there once more"
+        )
 
     def write_back_early(self) -> None:
         """Have the disk begin with what a scratch database holds so far; costs the caller nothing."""

@@ -1,13 +1,16 @@
 """The gate before every write."""
 
+import copy
 import gc
 import os
+import pickle
 import time
 
 import pytest
 
-from resonance import errors
+from resonance import ResonanceDB, errors
 from resonance.lock import WriteGate
+from resonance.vault.root import Root
 from support import Background, Child, in_child, open_files, together, wait_until
 
 
@@ -152,3 +155,16 @@ def test_forgotten_gates_are_closed(path, tmp_path):
     gc.collect()
     wait_until(lambda: open_files(tmp_path) == [])
     assert take(path) is True
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_no_copy_closes_the_lock_of_the_original(path, tmp_path, copied):
+    with ResonanceDB(path) as db, Root(tmp_path) as root:
+        db.insert_node({"id": "before"})
+        before = open_files(tmp_path)
+        for whole in (db, WriteGate(str(path)), root):
+            with pytest.raises(errors.UsageError, match="neither copied nor pickled"):
+                copied(whole)
+        gc.collect()
+        assert open_files(tmp_path) == before
+        db.insert_node({"id": "after"})

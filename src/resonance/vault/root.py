@@ -13,9 +13,15 @@ import stat
 import unicodedata
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
-from resonance.errors import ContentError, ContentMissingError, PathEscapeError, SettingsError
+from resonance.errors import (
+    ContentError,
+    ContentMissingError,
+    PathEscapeError,
+    SettingsError,
+    UsageError,
+)
 from resonance.vault.openat2 import open_beneath
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -84,6 +90,10 @@ class Root:
 
     def __del__(self) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # A copy would close the descriptor that the original goes on using.
+        raise UsageError(f"{self.folder}: an open folder can be neither copied nor pickled")
 
     def close(self) -> None:
         """Let go of the folder. Closing twice is fine."""
