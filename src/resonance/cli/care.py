@@ -152,7 +152,7 @@ def _show_differences(answer: Answer, found: Verification) -> None:
 def migrate(
     root: Root = None, root_option: RootOption = None, database: Database = None, as_json: Json = False
 ) -> None:
-    """Bring the schema up to date, after a backup. Every other command does it too, by the way."""
+    """Bring the schema up to date, after a backup. All others do so too, but for doctor and verify."""
     with answering(as_json) as answer:
         from resonance import migrate as migrations
 
