@@ -241,6 +241,12 @@ def test_a_terminal_gets_colour_within_its_width(made: Path, environment: dict[s
         assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", plain)
 
 
+def test_a_table_of_nothing_is_not_drawn(made: Path, environment: dict[str, str]) -> None:
+    shown = COLOUR.sub("", on_terminal(["verify", made], environment))
+    assert "7 notes, each as the vault has it" in shown.replace("\r\n", "\n")
+    assert "difference" not in shown
+
+
 def test_a_bar_is_shown_and_taken_away(made: Path, environment: dict[str, str]) -> None:
     shown = on_terminal(["ingest", made, "--no-embed"], environment)
     assert "\x1b[2K" in shown

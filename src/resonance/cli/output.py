@@ -98,7 +98,8 @@ class Answer:
 
         A column whose name ends in ``#`` holds numbers.
         """
-        if self.as_json:
+        rows = list(rows)
+        if self.as_json or not rows:
             return
         if not self.on_terminal:
             for row in rows:
