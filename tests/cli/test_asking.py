@@ -79,7 +79,10 @@ def test_vectors_without_a_named_model_can_be_searched_with_one_that_is_named(
     path = tmp_path / "made.db"
     with ResonanceDB(path) as db:
         db.insert_nodes(id=["x", "y"], embedding=[[1, 0, 0, 0], [0, 1, 0, 0]])
-    assert run("search", "fruit", "--database", path).code == 2
+    refused = run("search", "fruit", "--database", path)
+    assert refused.code == 2
+    assert "--model" in refused.err
+    assert "fastembed" not in refused.err, "nothing to install is called `unnamed`"
     hits = run("search", "fruit", "--database", path, "--model", model, "--json").json
     assert [hit["id"] for hit in hits] == ["x", "y"]
 

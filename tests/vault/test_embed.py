@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from vaults import embed_by_hash, hash_embedder
 
+from resonance import ResonanceDB
 from resonance.errors import EmbedderError
 from resonance.model import Space
+from resonance.vault import embed
 from resonance.vault import model as default_model
 from resonance.vault.embed import (
     CallableEmbedder,
@@ -22,8 +24,9 @@ from resonance.vault.embed import (
     Model2VecEmbedder,
     checked_embed,
     choose_embedder,
+    embedder_of,
 )
-from resonance.vault.settings import load_settings
+from resonance.vault.settings import VaultSettings, load_settings
 
 SPACE = Space("test", 3)
 
@@ -146,6 +149,23 @@ def test_a_named_model_is_never_replaced(root: Path, monkeypatch: pytest.MonkeyP
     assert note is not None
     assert "BAAI/bge-small-en-v1.5" in note
     assert "pip install" in note
+
+
+def test_not_even_by_the_one_whose_vectors_are_stored(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = CallableEmbedder(lambda texts: np.ones((len(texts), 2)), Space("default", 2))
+
+    def load(settings: VaultSettings, name: str | None, obtain: bool) -> Embedder:
+        if name is None:
+            return default
+        raise EmbedderError(f"{name} is not here")
+
+    monkeypatch.setattr(embed, "_load", load)
+    with ResonanceDB(":memory:") as db:
+        db.set_space(default.space)
+        db.insert_nodes(id=["a"], embedding=[[1.0, 0.0]])
+        assert embedder_of(db, load_settings(root)) is default, "the negative control"
+        with pytest.raises(EmbedderError, match="another is not here"):
+            embedder_of(db, load_settings(root, model="another"), asked="another")
 
 
 def test_a_width_the_model_does_not_have_is_refused(root: Path, potion: Model2VecEmbedder) -> None:

@@ -213,7 +213,10 @@ def embedder_of(
         except SettingsError:
             settings = VaultSettings(root or Path())
     why = None
-    for name in dict.fromkeys((settings.model, None if asked else space.name)):
+    names = [asked or settings.model]
+    if not asked and space.name not in NAMELESS:
+        names.append(space.name)
+    for name in dict.fromkeys(names):
         embedder, why = choose_embedder(dataclasses.replace(settings, model=name, dims=None))
         if embedder is None:
             continue
