@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -337,8 +338,14 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(number: str) -> float:
+    # 1e999 is JSON, but would be read as an infinity, which is none.
+    value = float(number)
+    return _no_number(number) if math.isinf(value) else value
+
+
 # With an option ``json.loads`` would make a decoder for each value.
-_decode = json.JSONDecoder(parse_constant=_no_number).decode
+_decode = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite).decode
 
 
 def _checked_json(value: Any, row: int) -> str | None:

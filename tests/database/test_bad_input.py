@@ -118,6 +118,7 @@ CASES = {
     "meta JSON list": (nodes(id=["x", "y"], meta=["{}", "[]"]), errors.ColumnError, "meta", 1),
     "meta NaN": (nodes(id=["x"], meta=[{"a": math.nan}]), errors.ColumnError, "meta", 0),
     "meta object": (nodes(id=["x"], meta=[{"a": object()}]), errors.ColumnError, "meta", 0),
+    "meta JSON too large": (nodes(id=["x"], meta=['{"a": -1e999}']), errors.ColumnError, "meta", 0),
     "meta JSON with NaN": (nodes(id=["x"], meta=['{"a": NaN}']), errors.ColumnError, "meta", 0),
     "meta a number": (nodes(id=["x"], meta=5), errors.ColumnError, "meta", None),
     "meta surrogate": (nodes(id=["x", "y"], meta=[{}, {"a": "\ud800"}]), errors.ColumnError, "meta", 1),
