@@ -5,7 +5,42 @@ from __future__ import annotations
 import os
 import threading
 
-from resonance.errors import CannotOpenError, StorageIOError
+from resonance.errors import CannotOpenError, MovedDatabaseError, StorageIOError
+
+
+class SameFile:
+    """The file that a path named when it was opened. Whoever has it open goes on with it, whatever becomes
+    of the name: SQLite answers from a deleted file, and writes to it, without a word."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._known = _file_of(path)
+
+    def require(self) -> None:
+        """See to it that the path still names the same file.
+
+        Raises:
+            MovedDatabaseError: it names another one, or none.
+        """
+        if _file_of(self._path) != self._known:
+            raise MovedDatabaseError(
+                f"{self._path}: has been deleted, moved or replaced since it was opened, so nothing was read "
+                f"or written; open it again",
+                code=8,
+                extended_code=1032,
+                name="SQLITE_READONLY_DBMOVED",
+                path=self._path,
+                operation="begin",
+                data="unchanged",
+            )
+
+
+def _file_of(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  # asked for with every question: a Path takes as long again
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class EarlySync:

@@ -123,6 +123,10 @@ class CannotOpenError(StorageError):
     """The file cannot be opened or created."""
 
 
+class MovedDatabaseError(StorageError):
+    """The file has been deleted, moved or replaced since it was opened; what is written there is lost."""
+
+
 class DiskFullError(StorageError):
     """There is no room left; free some and repeat the call."""
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 
 from resonance._core import Connection
+from resonance.disk import SameFile
 from resonance.factory import connect_reader
 from resonance.watch import State, Watch
 
@@ -16,10 +17,15 @@ _MOST_IDLE = 2 * (os.cpu_count() or 1)
 
 
 class Readers:
-    """The connections that read one file. Threads share it; each lent connection is one thread's alone."""
+    """The connections that read one file. Threads share it; each lent connection is one thread's alone.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        file: what ``path`` must name whenever one is lent; None where nobody else has it.
+    """
+
+    def __init__(self, path: str, file: SameFile | None) -> None:
         self._path = path
+        self._file = file
         self._idle: list[Connection] = []
         self._watch = Watch(functools.partial(connect_reader, path))
         self._closed = False
@@ -30,7 +36,13 @@ class Readers:
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Connection]:
-        """A connection outside any transaction."""
+        """A connection outside any transaction.
+
+        Raises:
+            MovedDatabaseError: the file is not where it was.
+        """
+        if self._file is not None:
+            self._file.require()
         try:
             connection = self._idle.pop()
         except IndexError:

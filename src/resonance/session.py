@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from resonance._core import Connection
-from resonance.disk import EarlySync
+from resonance.disk import EarlySync, SameFile
 from resonance.errors import (
     BusyError,
     CheckpointWarning,
@@ -86,7 +86,6 @@ class Session:
         self._owner: int | None = None
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
-        self._readers = Readers(self.path)
         self._local = threading.local()
         self._closed = False
         self._outside_wal = False
@@ -105,6 +104,8 @@ class Session:
             self._writer, self.migration_backup = connect_migrated(
                 self.path, self._gate, readonly=readonly, create=create, page_size=page_size
             )
+        self._file = None if self.is_alone else SameFile(self.path)
+        self._readers = Readers(self.path, self._file)
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
@@ -438,7 +439,8 @@ class Session:
             self._next.release()
         try:
             self._guard()
-            if not self.is_alone:
+            if self._file is not None:
+                self._file.require()
                 self._gate.acquire(patience)
         except BaseException:
             self._turn.release()

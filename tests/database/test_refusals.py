@@ -8,6 +8,7 @@ import pytest
 
 from resonance import DatabaseFactory, ResonanceDB, errors, factory
 from resonance._core import Connection
+from resonance.care.restore import restore
 from support import FIXTURES, contents
 
 
@@ -292,3 +293,74 @@ def test_an_existing_file_on_a_network_file_system(path, tmp_path, monkeypatch):
             opener(path)
         assert caught.value.data == "unchanged"
     assert contents(tmp_path) == before
+
+
+# --- the file behind an open database ----------------------------------------------------------------
+
+
+def delete(path):
+    path.unlink()
+
+
+def replace(path):
+    other = path.with_name("other.db")
+    with ResonanceDB(other) as db:
+        db.insert_nodes(id=["stranger"], embedding=[[0.0, 1.0]])
+    other.replace(path)
+
+
+def move_its_folder(path):
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+@pytest.mark.parametrize("change", [delete, replace, move_its_folder])
+def test_a_file_that_is_another_one_now_is_not_used_any_more(tmp_path, change, readonly):
+    """SQLite would go on with the old one: what is written there is lost, what is read there is old."""
+    path = tmp_path / "folder" / "graph.db"
+    path.parent.mkdir()
+    with ResonanceDB(path) as db:
+        db.insert_nodes(id=["a"], embedding=[[1.0, 0.0]])
+    db = ResonanceDB(path, readonly=readonly)
+    assert [hit.id for hit in db.search([1.0, 0.0])] == ["a"]
+    change(path)
+    for use in (
+        lambda: db.get_node("a"),
+        lambda: db.search([1.0, 0.0]),
+        lambda: db.search([1.0, 0.0], memory="stream"),
+        db.embeddings,
+        db.get_stats,
+        db.digest,
+        db.checkpoint,
+        lambda: db.backup(tmp_path / "copy.db"),
+        lambda: db.insert_node({"id": "lost"}),
+        lambda: db.insert_nodes(id=["lost"]),
+        db.vacuum,
+    ):
+        with pytest.raises((errors.MovedDatabaseError, errors.ReadOnlyError)) as caught:
+            use()
+        assert caught.value.data == "unchanged"
+        assert readonly or isinstance(caught.value, errors.MovedDatabaseError)
+    db.close()
+    if change is replace:
+        with ResonanceDB(path) as found:
+            assert [node.id for node in found.get_nodes()] == ["stranger"]
+
+
+def test_a_snapshot_that_was_taken_before_is_kept(db, path):
+    db.insert_node({"id": "a"})
+    with db.snapshot():
+        path.unlink()
+        assert [node.id for node in db.get_nodes()] == ["a"]
+    with pytest.raises(errors.MovedDatabaseError):
+        db.get_nodes()
+
+
+def test_a_database_that_is_copied_over_stays_open(db, tmp_path):
+    db.insert_node({"id": "a"})
+    db.backup(tmp_path / "copy.db")
+    db.insert_node({"id": "b"})
+    restore(db.path, tmp_path / "copy.db")
+    assert [node.id for node in db.get_nodes()] == ["a"]
+    db.vacuum()
+    assert [node.id for node in db.get_nodes()] == ["a"]

@@ -373,3 +373,13 @@ def test_there_must_be_a_root_to_begin_with(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
     assert "no such folder" in json.loads(done.stdout.splitlines()[0])["error"]["message"]
+
+
+def test_a_database_that_was_deleted_ends_it(starting: Callable[..., Watcher]) -> None:
+    watcher = starting({"a.md": "here"})
+    watcher.wait("ready")
+    watcher.database.unlink()
+    write(watcher.root, {"b.md": "nothing may say that this was indexed"})
+    assert watcher.next()["event"] == "stopped"
+    assert watcher.next()["error"]["type"] == "MovedDatabaseError"
+    assert watcher.process.wait(timeout=PATIENCE) == 2

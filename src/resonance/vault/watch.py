@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resonance.errors import ResonanceError, SettingsError, WatchError
+from resonance.errors import MovedDatabaseError, ResonanceError, SettingsError, WatchError
 from resonance.vault.embed import Embedder
 from resonance.vault.ingest import Keeper, Progress
 from resonance.vault.report import IngestReport
@@ -72,6 +72,7 @@ def watch(
 
     Raises:
         SettingsError: there is no root to begin with.
+        MovedDatabaseError: the database has been deleted or replaced meanwhile.
         WatchError: the system cannot watch so many folders.
         KeyboardInterrupt: Ctrl-C, or another signal whose handler raised without setting ``stop``.
     """
@@ -201,6 +202,8 @@ class _Watch:
             report = self.keeper.ingest(only, progress=progress, hold=True, lately=self._lately())
         except SettingsError as error:
             raise _RootGoneError from error
+        except MovedDatabaseError:
+            raise
         except (ResonanceError, OSError) as error:
             self.missed |= only or {"."}
             self.failed = True
