@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -23,6 +24,7 @@ from resonance.care import regenerate as module
 from resonance.care.regenerate import Regeneration, regenerate
 from resonance.errors import (
     BrakeError,
+    CannotOpenError,
     CorruptDatabaseError,
     EmbedderError,
     NotADatabaseError,
@@ -631,3 +633,18 @@ def test_a_database_in_a_place_whose_name_is_no_text(root: Path) -> None:
     with ResonanceDB(folder / "x.db") as db:
         assert ingest(db, settings).unchanged == first.files
         assert db.content("note-1").state == "fresh"
+
+
+def test_a_vault_that_cannot_be_written_to_wants_its_database_elsewhere(
+    root: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    settings = load_settings(root, model="none")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", refuse)
+        with pytest.raises(CannotOpenError, match="--database"):
+            regenerate(settings.database, settings)
+    assert regenerate(path, settings).nodes == 12
+    assert not settings.database.parent.exists()

@@ -169,12 +169,17 @@ def make_room(path: Path, settings: VaultSettings) -> None:
     """Make the folder of a vault's own database, and keep it out of version control.
 
     Raises:
-        CannotOpenError: the database is to lie elsewhere, in a folder that does not exist.
+        CannotOpenError: the vault cannot be written to; or the database is to lie elsewhere, in a folder
+            that does not exist.
     """
     folder = path.parent
     if path == settings.root / DEFAULT_DATABASE and not folder.exists():
-        folder.mkdir(exist_ok=True)
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        except OSError as error:
+            why = f"{folder}: cannot be made ({error.strerror}); name another place for the database"
+            raise cannot_make(path, f"{why}, with --database") from error
     if not folder.is_dir():
         raise cannot_make(path, f"{folder} does not exist; create it first")
 
