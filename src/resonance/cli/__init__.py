@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -65,4 +66,6 @@ def _show_warning(
     file: TextIO | None = None,
     line: Any = None,
 ) -> None:
-    print(f"resonance: warning: {message}", file=file or sys.stderr)
+    # Where it cannot be written, what it warns of goes on all the same.
+    with contextlib.suppress(OSError):
+        print(f"resonance: warning: {message}", file=file or sys.stderr, flush=True)
