@@ -338,6 +338,17 @@ def test_a_root_that_goes_and_comes_back(watching: Callable[..., Watcher]) -> No
     assert watcher.paths() == {"a.md", "b.md"}
 
 
+def test_a_name_that_is_no_text_does_not_end_it(watching: Callable[..., Watcher]) -> None:
+    watcher = watching({"a.md": "[[b]]"})
+    Path(os.fsdecode(os.fsencode(watcher.root) + b"/lat\xe9.md")).write_text("x")
+    told = watcher.wait("ingest")
+    assert [problem["path"] for problem in told["problems"]] == ["lat\\xe9.md"]
+    watcher.settle()
+    write(watcher.root, {"b.md": "seen all the same"})
+    assert watcher.wait("ingest", "b.md")["indexed"] == 1
+    assert watcher.paths() == {"a.md", "b.md"}
+
+
 # --- how it ends ------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ SWEEP_SECONDS = 300
 
 _LONGEST_GRACE = 10.0
 _RETRY_SECONDS = 5.0
+_PAUSE_SECONDS = 0.5
 
 
 class Listener(Protocol):
@@ -113,6 +114,8 @@ class _Watch:
         ]
 
     def run(self, progress: Progress | None) -> None:
+        from watchfiles._rust_notify import WatchfilesRustInternalError
+
         while not self.stop.is_set():
             self.identity = self._identity()
             if self.identity is None:
@@ -125,6 +128,9 @@ class _Watch:
                     self._follow(source, progress)
             except _RootGoneError:
                 self.listener("gone", root=self.root)
+            except WatchfilesRustInternalError:
+                # Something has a name that is not UTF-8, and no more is told of anything: begin again.
+                self.stop.wait(_PAUSE_SECONDS)
 
     def _identity(self) -> tuple[int, int] | None:
         try:
@@ -135,7 +141,7 @@ class _Watch:
 
     def _follow(self, source: RustNotify, progress: Progress | None) -> None:
         # Whatever changes from here on is notified; whatever changed before is found now.
-        self._ingest(None, progress)
+        self._ingest({"."} if self.ready else None, progress)
         looked = time.monotonic()
         while not self.stop.is_set():
             patience = _RETRY_SECONDS if self.failed else LOOK_AROUND_SECONDS
