@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from resonance._core import foreign_runs, humps_apart, signs_as_words
 
-RULES = 2
+RULES = 3
 """Raised whenever the same text would be indexed in another way, so that indexes are made anew."""
 
 TOKENIZER = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
@@ -35,11 +35,14 @@ _EMOJI = re.compile(
     "[\u2194-\u2199\u21a9\u21aa\u231a\u231b\u2328\u23cf\u23e9-\u23f3\u23f8-\u23fa\u25aa\u25ab\u25b6\u25c0"
     "\u25fb-\u25fe\u2600-\u27bf\u2934\u2935\u2b00-\u2bff\u3030\u303d\U0001f000-\U0001faff]"
 )
-# Vowel points and accents that most writers leave out, the tatweel, and marks that only style an emoji.
+# Vowel points and accents that most writers leave out, soft hyphens, the tatweel, the joiner, and marks that
+# only style an emoji.
 _UNWRITTEN = re.compile(
-    "[\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
-    "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\ufe00-\ufe0f]"
+    "[\u00ad\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+    "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u200d\ufe00-\ufe0f]"
 )
+# Letters with a stroke, without their dot, or grown together: Unicode takes none of these apart.
+_APART = {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r'"([^"]*)"')
 # Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
@@ -77,10 +80,17 @@ def plain(text: str) -> str:
 
 
 def _foreign(text: str) -> str:
-    text = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", text))
-    text = text.replace("ß", "ss").replace("ẞ", "SS")
-    text = _EMOJI.sub(lambda match: f" emoji{ord(match[0]):x} ", text)
+    text = _EMOJI.sub(lambda match: f" emoji{ord(match[0]):x} ", _folded(text))
     return _DENSE_RUN.sub(lambda match: f" {' '.join(_pairs(match[0]))} ", text)
+
+
+def _folded(text: str) -> str:
+    """Without case and accents: SQLite leaves them on all that is not Latin, and knows few capitals of this
+    century."""
+    text = _UNWRITTEN.sub("", unicodedata.normalize("NFKD", text)).casefold()
+    for letter, plain_letters in _APART.items():
+        text = text.replace(letter, plain_letters)
+    return unicodedata.normalize("NFKC", text)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -111,7 +121,7 @@ def _terms(word: str) -> list[str]:
     if word.isascii():
         return [phrase] if (phrase := _phrase(word)) else []
     terms = []
-    rest = _UNWRITTEN.sub("", unicodedata.normalize("NFKC", word))
+    rest = _folded(word)
     for match in _DENSE_RUN.finditer(rest):
         pairs = _pairs(match[0])
         terms += [f'"{pair}"' for pair in pairs[:-1]] or [f'"{pairs[0]}" *']
