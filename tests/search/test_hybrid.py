@@ -67,6 +67,7 @@ def test_weights_and_the_constant(both):
         {"weights": [1, 2]},
         {"weights": "text"},
         {"weights": {"txt": 1}},
+        {"weights": {"txt": 1, 2: 1}},
         {"weights": {"text": -1}},
         {"weights": {"text": math.nan}},
         {"k0": -1},
@@ -190,6 +191,11 @@ def test_a_reranker_may_leave_out_every_hit_and_the_answer_says_so(both):
     assert (hits.reranked, hits.notes) == (True, ("the reranker left out all 4 hits",))
     nothing = both.search_hybrid("pears", vector=[1, 0], ids=[], rerank=lambda text, hits: [])
     assert (nothing, nothing.notes) == ([], ())
+
+
+def test_what_is_no_reranker(both):
+    with pytest.raises(errors.InputError, match="rerank='bm25'"):
+        both.search_hybrid("pears", vector=[1, 0], rerank="bm25")
 
 
 def test_what_a_reranker_raises_is_raised(both):

@@ -109,6 +109,17 @@ def test_pages_show_every_hit_once(db, size, query):
     assert pages == list(db.search(query, 1000))
 
 
+@pytest.mark.parametrize("memory", ["resident", "stream"])
+def test_a_matrix_in_any_order_of_memory(db, memory):
+    queries = unit(5, WIDTH, seed=9)
+    straight = db.search(queries, 7, memory=memory)
+    for turned in (np.asfortranarray(queries), np.repeat(queries, 2, axis=1)[:, ::2], queries[::-1][::-1]):
+        assert db.search(turned, 7, memory=memory) == straight
+        assert db.search(turned, 7, memory=memory, mmr=0.5, type="note")[4] == db.search(
+            queries[4], 7, memory=memory, mmr=0.5, type="note"
+        )
+
+
 def test_pages_of_a_filter(db):
     whole = both(db, QUERY, 1000, type="note", min_score=0.0)
     assert list(both(db, QUERY, 1000, type="note", min_score=0.0, after=whole[4])) == list(whole[5:])

@@ -431,7 +431,7 @@ def is_vector(query: Any) -> bool:
 def _unit_queries(queries: Any) -> Floats:
     """(q, d) float64 of unit rows: a query is rounded to float32 once, when it is handed over, at most."""
     checked = _core.to_fafcas(queries)
-    exact = np.asarray(queries, dtype=np.float64)
+    exact = np.asarray(queries, dtype=np.float64, order="C")
     scale = np.abs(exact).max(axis=1, keepdims=True, initial=np.finfo(float).tiny)
     scaled: Floats = exact / scale
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True) if checked.size else scaled

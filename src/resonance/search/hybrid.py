@@ -58,6 +58,8 @@ def search_hybrid(
 ) -> Hits:
     """See ``ResonanceDB.search_hybrid``."""
     weight = checked_weights(weights, k0)
+    if reranker is not None and not callable(reranker):
+        raise InputError(f"rerank={reranker!r:.80}; give a function of the text and the hits")
     k = count_of(k)
     most = max(k, count_of(candidates, "candidates"))
     chosen = repeatable(conditions)
@@ -117,7 +119,7 @@ def checked_weights(weights: Mapping[str, float] | None, k0: float) -> dict[str,
     if weights is not None and not isinstance(weights, Mapping):
         raise InputError(f"weights={weights!r:.80}; give weights by list, such as {{'vector': 2, 'text': 1}}")
     told = dict(weights or {})
-    if unknown := sorted(told.keys() - set(LISTS)):
+    if unknown := [name for name in told if name not in LISTS]:
         raise InputError(f"weights: there is no list {unknown[0]!r}; there are {', '.join(LISTS)}")
     for name, weight in told.items():
         if not _is_weight(weight):
