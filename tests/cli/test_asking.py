@@ -333,6 +333,8 @@ def test_search_by_words_by_meaning_and_by_both(run: Run, made: Path, model: Pat
     assert both[0]["id"] == "food-pear"
     assert both[0]["ranks"]["text"]["rank"] == both[0]["ranks"]["vector"]["rank"] == 1
     assert both[0]["score"] == pytest.approx(2 / 61)
+    lines = run("search", "pear", "--root", made, "--model", model, "--explain").out.splitlines()
+    assert lines[0].split("\t")[-1] == "vector 1, text 1"
 
 
 def test_without_a_model_words_work_alone_and_people_are_told(run: Run, made: Path, model: Path) -> None:

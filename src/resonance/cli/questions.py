@@ -57,7 +57,7 @@ def search(
             hits = _hits(db, where, text, count, mode, model, type)
             found = _looked_up(db, hits)
             if answer.on_terminal:
-                _show_hits(answer, db, found)
+                _show_hits(answer, db, found, explain)
         if as_json:
             told = [each.document() for each in found]
             answer.document(
@@ -65,7 +65,7 @@ def search(
             )
         elif not answer.on_terminal:
             answer.table(
-                ("score", "id", "title", "path", "state", "heading"),
+                ("score", "id", "title", "path", "state", "heading", *(["ranks"] if explain else [])),
                 [
                     (
                         f"{each.hit.score:.3f}",
@@ -74,6 +74,7 @@ def search(
                         each.path or "",
                         each.state or "",
                         each.heading,
+                        *([each.ranks] if explain else []),
                     )
                     for each in found
                 ],
@@ -306,6 +307,11 @@ class _Found(NamedTuple):
         heading = self.hit.heading
         return "" if heading == (self.hit.title,) else _path(heading, self.hit.title)
 
+    @property
+    def ranks(self) -> str:
+        """Its place in each list, for people."""
+        return ", ".join(f"{name} {rank.rank}" for name, rank in (self.hit.ranks or {}).items())
+
     def document(self) -> dict[str, Any]:
         return {
             "id": self.hit.id,
@@ -462,7 +468,7 @@ def _lines(db: ResonanceDB, chosen: Sequence[Link]) -> list[int | None]:
     return lines
 
 
-def _show_hits(answer: Answer, db: ResonanceDB, found: Sequence[_Found]) -> None:
+def _show_hits(answer: Answer, db: ResonanceDB, found: Sequence[_Found], explain: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -478,6 +484,8 @@ def _show_hits(answer: Answer, db: ResonanceDB, found: Sequence[_Found]) -> None
         told.append(f"\n{place}", "not bold dim")
         if each.state not in (None, "fresh"):
             told.append(f"  {each.state}", "not bold yellow")
+        if explain and each.ranks:
+            told.append(f"  {each.ranks}", "not bold dim")
         grid.add_row(f"{each.hit.score:.3f}", told)
     answer.console.print(grid)
 
