@@ -42,7 +42,7 @@ _UNWRITTEN = re.compile(
     "\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u200d\ufe00-\ufe0f]"
 )
 # Letters with a stroke, without their dot, or grown together: Unicode takes none of these apart.
-_APART = {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"}
+_APART = {"\u0131": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r'"([^"]*)"')
 # Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
