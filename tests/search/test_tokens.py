@@ -56,6 +56,7 @@ class Index:
         ("Café déjà vu", ["cafe", "CAFÉ", "cafe\u0301", '"deja vu"'], ["caf"]),
         ("a party 🎉 for you", ["🎉", "party🎉", "🎉️"], ["🎈"]),
         ("C++20 and C# beside C", ["C++", "c++", "C++20", "c#", "C"], ["F#", "notepad++"]),
+        ("C\\# or C\\+\\+", ["C#", "C++", "C"], ["F#"]),
         ("call foo_bar now", ["foo_bar", "foo", "bar", "FOO_BAR"], ["bar_foo", "foobar"]),
         ("the camelCase name", ["camelCase", "CAMELCASE"], ["camel"]),
         ("ﬁle \uff15", ["file", "5"], []),
@@ -198,6 +199,7 @@ def test_names_are_also_found_by_their_parts():
 
 def plain_slowly(text):
     """What `tokens.plain` says, of the whole text step by step."""
+    text = text.replace("\\#", "#").replace("\\+", "+")
     text = re.sub(r"([CcFf])#", r"\1 sharp ", text.replace("++", " plusplus "))
     text = re.sub(tokens._UNWRITTEN, "", unicodedata.normalize("NFKD", text)).casefold()
     text = text.translate(str.maketrans(tokens._APART))

@@ -65,9 +65,9 @@ def plain(text: str) -> str:
     """A text with every word of it in a form that the tokenizer keeps.
 
     Scripts without spaces become overlapping pairs of characters, with the last one repeated alone, so
-    that each character begins a word. C++ and C# keep their signs, as words.
+    that each character begins a word. C++ and C# keep their signs, as words, also if Markdown escapes them.
     """
-    text = signs_as_words(text)
+    text = signs_as_words(text.replace("\\#", "#").replace("\\+", "+"))
     if text.isascii():
         return text
     # What begins with a character of ASCII is normalised as if nothing stood before it.
