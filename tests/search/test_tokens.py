@@ -57,6 +57,8 @@ class Index:
         ("a party 🎉 for you", ["🎉", "party🎉", "🎉️"], ["🎈"]),
         ("C++20 and C# beside C", ["C++", "c++", "C++20", "c#", "C"], ["F#", "notepad++"]),
         ("C\\# or C\\+\\+", ["C#", "C++", "C"], ["F#"]),
+        ("une intelligence", ["l'intelligence", "L\u2019Intelligence"], ["l'un", '"l\'intelligence"']),
+        ("Alice and O'Reilly", ["Alice's", "o\u2019reilly", "reilly", '"O\'Reilly"'], ["O'Neil's"]),
         ("call foo_bar now", ["foo_bar", "foo", "bar", "FOO_BAR"], ["bar_foo", "foobar"]),
         ("the camelCase name", ["camelCase", "CAMELCASE"], ["camel"]),
         ("ﬁle \uff15", ["file", "5"], []),

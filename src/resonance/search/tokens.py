@@ -8,6 +8,7 @@ without spaces between words in one piece, and drops what has no letters. So a t
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
 from typing import NamedTuple
@@ -47,6 +48,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _QUOTED = re.compile(r'"([^"]*)"')
 # Between words; what else is no letter, as in well-known and foo_bar, holds the parts of one together.
 _BETWEEN = re.compile(r"[\s!$%&()*,/:;<=>?@\[\\\]^`{|}~]+")
+_APOSTROPHE = re.compile("['\u2019]")
 
 
 class Question(NamedTuple):
@@ -108,7 +110,9 @@ def question(text: str) -> Question:
     terms = dict.fromkeys(phrases)
     dropped = len(quoted) - len(phrases)
     for word in dict.fromkeys(_BETWEEN.split(_QUOTED.sub(" ", text))):
-        for term in _terms(word):
+        # The words of l'intelligence and Alice's are intelligence and Alice, wherever they stand.
+        parts = [part for part in _APOSTROPHE.split(word) if word != part and len(part) > 1]
+        for term in itertools.chain.from_iterable(map(_terms, (word, *parts))):
             if term not in terms and len(terms) >= MOST_TERMS:
                 dropped += 1
             else:
