@@ -252,18 +252,29 @@ def test_a_damaged_row_is_named_and_others_are_found(db):
     assert len(found(db)) == 50
 
 
+class Everything:
+    """A backend that proposes all rows."""
+
+    def load(self, ids, vectors):
+        return lambda queries, k: np.array([range(len(ids))] * len(queries))
+
+
 @pytest.mark.parametrize("value", [0, 50, 1e30, 3e38, np.inf, np.nan])
-@pytest.mark.parametrize("memory", ["resident", "stream"])
-def test_what_is_no_unit_vector_has_no_score(db, memory, value):
+@pytest.mark.parametrize("how", ["resident", "stream", "backend"])
+def test_what_is_no_unit_vector_has_no_score(db, how, value):
     """Behind our back: a cosine of 70 would mean nothing."""
     found(db)
+    way = {"backend": Everything()} if how == "backend" else {"memory": how}
     strange = np.full(WIDTH, value, "<f4")
     with contextlib.closing(sqlite3.connect(db.path)) as connection, connection:
         connection.execute("UPDATE nodes SET embedding = ? WHERE id = 'n7'", (strange.tobytes(),))
-    with pytest.raises(errors.CorruptRowError, match="not of unit norm"):
-        db.search(np.ones(WIDTH), memory=memory)
+    with pytest.raises(errors.CorruptRowError, match=r"'n7'.*not of unit norm"):
+        db.search(np.ones(WIDTH), **way)
+    with pytest.raises(errors.CorruptRowError, match=r"'n7'.*not of unit norm"):
+        db.why_not("n7", np.ones(WIDTH), type="absent")
+    assert [hit.id for hit in db.search(np.ones(WIDTH), ids=["n8"], **way)] == ["n8"]
     db.insert_node({"id": "n7", "embedding": np.ones(WIDTH)})
-    assert db.search(np.ones(WIDTH), k=1, memory=memory)[0].id == "n7"
+    assert db.search(np.ones(WIDTH), k=1, **way)[0].id == "n7"
 
 
 def test_after_a_fork(db):

@@ -11,7 +11,6 @@ from resonance.errors import InputError
 from resonance.model import WhyNot
 from resonance.search.exact import ROW, Question, scanned
 from resonance.search.filters import Filter, repeatable
-from resonance.search.hits import Sight, scored
 from resonance.session import Session
 
 
@@ -33,8 +32,8 @@ def why_not(session: Session, id: str, query: Any, k: int, conditions: dict[str,
         if not has_vector:
             return WhyNot("no vector")
         question.settle_space(connection)
-        sight = Sight(session, connection, None)
-        (score,) = scored(sight, 1, np.array([rowid]), question.queries[0]).scores.tolist()
+        _, scores, _ = scanned(connection, ROW, "nodes WHERE rowid = ?", [rowid], question.queries[0], 1)
+        (score,) = scores.tolist()
         for name, value in filters.items():
             where, values = Filter(**{name: value}).sql()
             if not connection.query(f"SELECT 1 FROM nodes WHERE rowid = ? AND {where}", (rowid, *values)):
