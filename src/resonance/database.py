@@ -272,7 +272,9 @@ class ResonanceDB(Questions, Spaces):
     def insert_texts(self, texts: Iterable[Text]) -> bool:
         """Put the words of nodes into the full-text index, instead of those it had for them.
 
-        An ingest does this for the notes of a vault. The text itself is not stored.
+        An ingest does this for the notes of a vault. The text itself is not stored: an index that another
+        version made by other rules of what is a word (:meth:`search_text` then raises) is emptied by the
+        first call, and all texts are to be given again.
 
         Returns:
             False where this engine cannot search text; then nothing of these nodes stays indexed.

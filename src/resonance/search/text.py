@@ -75,7 +75,10 @@ def missing(connection: Connection) -> str | None:
     if not _exists(connection):
         return "no text has been indexed; `resonance ingest` does it"
     if _rules(connection) != str(tokens.RULES):
-        return "the text index was made by other rules; `resonance ingest` makes it anew"
+        return (
+            "the text index was made by other rules; `resonance ingest` makes it anew, but for texts of "
+            "insert_texts, which are to be given again, all of them"
+        )
     return None
 
 
