@@ -373,15 +373,18 @@ class Questions:
     # --- texts -------------------------------------------------------------------------------------
 
     def hydrate(self, found: Any, policy: ContentPolicy | Literal[True] = "flag") -> Any:
-        """Give hits their contents, in place; returns them.
+        """Give hits their contents, in place; returns them. Of a node that is gone by now it is ``missing``.
 
         Args:
             found: :class:`Hits`, or a list of them.
             policy: as :meth:`content_many` takes it; True for ``"flag"``.
         """
+        from resonance.vault.hydrate import hydrate_nodes
+
         answers: list[Hits] = [found] if isinstance(found, Hits) else found
         ids = list(dict.fromkeys(hit.section or hit.id for hits in answers for hit in hits))
-        read = self.content_many(ids, policy="flag" if policy is True else policy)
+        how: ContentPolicy = "flag" if policy is True else policy
+        read = hydrate_nodes(cast("ResonanceDB", self), ids, how, root=self._root, there=False)
         contents = {content.id: content for content in read}
         for hits in answers:
             hits[:] = [

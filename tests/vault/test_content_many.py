@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +212,30 @@ def test_a_hit_that_stands_for_no_file_has_no_text(vault: Vault) -> None:
     assert isinstance(hit, Hit)
     assert hit.content is not None
     assert (hit.content.text, hit.content.state) == (None, "missing")
+
+
+@pytest.mark.parametrize("policy", [True, "flag", "refresh", "drop", "raise"])
+def test_a_node_that_is_gone_before_its_text_is_read_fails_no_search(vault: Vault, policy: Any) -> None:
+    """Somebody deletes it between the search and the reading."""
+    read = vault.db.hydrate
+
+    def deleting(found: Any, policy: Any) -> Any:
+        with ResonanceDB(vault.database) as other:
+            other.delete_nodes(["fresh"])
+        return read(found, policy)
+
+    vault.db.hydrate = deleting  # type: ignore[method-assign]
+    ask = partial(vault.db.search, query("x"), ids=["fresh"], hydrate=policy)
+    if policy == "raise":
+        with pytest.raises(ContentError, match="not there any more"):
+            ask()
+    elif policy == "drop":
+        assert ask() == []
+    else:
+        (hit,) = ask()
+        assert hit.path == "fresh.md"
+        assert hit.content is not None
+        assert (hit.content.id, hit.content.text, hit.content.state) == ("fresh", None, "missing")
 
 
 # --- parts of files ---------------------------------------------------------------------------------

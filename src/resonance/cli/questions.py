@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import json
@@ -330,18 +331,17 @@ def _path(heading: Sequence[str], title: str | None) -> str:
     return " / ".join(heading[1:] if len(heading) > 1 and heading[0] == title else heading)
 
 
-def _looked_up(db: ResonanceDB, hits: Sequence[Hit]) -> list[_Found]:
+def _looked_up(db: ResonanceDB, hits: Hits) -> list[_Found]:
     """What the texts of hits look like now, each file that moved looked for once."""
-    try:
-        contents = db.content_many(dict.fromkeys(hit.section or hit.id for hit in hits))
-    except ContentError:
-        contents = []  # no vault is known
-    texts = {content.id: content for content in contents if content.path is not None}
+    with contextlib.suppress(ContentError):  # no vault is known
+        db.hydrate(hits)
     found = []
     for hit in hits:
-        text = texts.get(hit.section or hit.id)
-        state, path, span = (text.state, text.path, text.span) if text else (None, hit.path, None)
-        found.append(_Found(hit, state, path, (span or hit.span) if hit.section else None))
+        text = hit.content
+        path = (text.path if text else None) or hit.path
+        state = text.state if text and path else None
+        span = (text.span if text else None) or hit.span
+        found.append(_Found(hit, state, path, span if hit.section else None))
     return found
 
 

@@ -73,12 +73,14 @@ def hydrate_nodes(
     *,
     root: Path | None = None,
     strict: bool = False,
+    there: bool = True,
 ) -> list[Content]:
     """The texts of nodes of ``db``, in their order; see :meth:`ResonanceDB.content_many`.
 
     Args:
         root: the vault's root; None for the one the last ingest recorded.
         strict: a path that leads out of the root, or a node without a file, is an error.
+        there: a node that is not there is an error, and not one without a text.
     """
     if policy not in get_args(ContentPolicy):
         raise InputError(f"policy {policy!r}; give one of {', '.join(get_args(ContentPolicy))}")
@@ -86,7 +88,9 @@ def hydrate_nodes(
     records = _records(db, wanted)
     for node_id in wanted:
         if node_id not in records:
-            raise UnknownNodeError(node_id)
+            if there:
+                raise UnknownNodeError(node_id)
+            records[node_id] = ContentError(node_id, "the node is not there any more")
     strict = strict or policy == "raise"
     found = _read_all(db, records, root, strict)
     if policy == "refresh" and (stale := _stale(records, found)):
