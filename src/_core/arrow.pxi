@@ -55,6 +55,7 @@ cdef extern from * nogil:
         int (*get_schema)(ArrowArrayStream*, ArrowSchema*) noexcept nogil
         int (*get_next)(ArrowArrayStream*, ArrowArray*) noexcept nogil
         const char* (*get_last_error)(ArrowArrayStream*) noexcept
+        void (*release)(ArrowArrayStream*) noexcept
 
 
 cdef enum:
@@ -84,11 +85,15 @@ cdef class ArrowTable:
 
     def __init__(self, source):
         capsule = source.__arrow_c_stream__()
-        cdef ArrowArrayStream* stream = <ArrowArrayStream*> PyCapsule_GetPointer(
-            capsule, "arrow_array_stream")
+        cdef ArrowArrayStream* stream
         cdef Py_ssize_t capacity = 0
         cdef void* grown
         cdef int rc
+        if not PyCapsule_IsValid(capsule, "arrow_array_stream"):
+            raise ColumnError(f"{type(source).__name__}.__arrow_c_stream__() returned no Arrow stream")
+        stream = <ArrowArrayStream*> PyCapsule_GetPointer(capsule, "arrow_array_stream")
+        if stream.release == NULL:
+            raise ColumnError("the Arrow stream has been read already; ask for a new one")
         with nogil:
             rc = stream.get_schema(stream, &self.schema)
         self.check(stream, rc)
@@ -107,8 +112,21 @@ cdef class ArrowTable:
             self.check(stream, rc)
             if self.batches[self.batch_count].release == NULL:
                 break
-            self.length += self.batches[self.batch_count].length
             self.batch_count += 1
+            self.require_rows(&self.batches[self.batch_count - 1])
+            self.length += self.batches[self.batch_count - 1].length
+        stream.release(stream)
+
+    cdef int require_rows(self, const ArrowArray* batch) except -1:
+        """A batch may be an array of structs, of which some are null whatever their fields hold."""
+        cdef Py_ssize_t row
+        if batch.null_count == 0:
+            return 0
+        for row in range(batch.length):
+            if not arrow_valid(batch, batch.offset + row):
+                raise ColumnError(f"row {self.length + row}: null; give a row, or leave it out",
+                                  row=self.length + row)
+        return 0
 
     cdef int check(self, ArrowArrayStream* stream, int rc) except -1:
         cdef const char* words
@@ -120,8 +138,16 @@ cdef class ArrowTable:
 
     @property
     def names(self):
-        """Names of the columns."""
-        return [self.schema.children[i].name.decode() for i in range(self.schema.n_children)]
+        """Names of the columns; a column need not have one."""
+        cdef const char* name
+        names = []
+        for i in range(self.schema.n_children):
+            name = self.schema.children[i].name
+            try:
+                names.append("" if name == NULL else name.decode())
+            except UnicodeDecodeError as error:
+                raise ColumnError(f"the name of column {i} of the Arrow data is not UTF-8: {<bytes> name!r}") from error
+        return names
 
     def text(self, str name):
         """A column of strings as a TextColumn."""
@@ -266,6 +292,11 @@ cdef object arrow_type_error(str name, ArrowSchema* schema, str want):
     return cls(f"column {name!r}: Arrow type {schema.format.decode()!r}; give {want}", column=name)
 
 
+cdef inline bint is_union(const ArrowSchema* schema) noexcept nogil:
+    """Whether its first buffer says which value a row has, not whether it has one."""
+    return schema.format[0] == b"+" and schema.format[1] == b"u"
+
+
 cdef inline bint arrow_valid(const ArrowArray* array, int64_t position) noexcept nogil:
     cdef const uint8_t* bits = <const uint8_t*> array.buffers[0] if array.n_buffers else NULL
     return bits == NULL or (bits[position >> 3] >> (position & 7)) & 1
@@ -300,6 +331,8 @@ cdef int arrow_number(char kind, const void* data, int64_t position, double* out
 cdef int arrow_real(const ArrowSchema* schema, const ArrowArray* array, int64_t position, double* out) noexcept nogil:
     """The number at a position of the buffers: 0, or 1 for a null, or -1 for what is no number."""
     cdef int64_t index
+    if is_union(schema):
+        return -1
     if schema.format[0] == b"n" or not arrow_valid(array, position):
         return 1
     if schema.dictionary != NULL:
@@ -345,6 +378,8 @@ cdef Py_ssize_t arrow_text(ArrowSchema* schema, ArrowArray* array, int64_t skip,
     cdef const int32_t* view
     cdef Text* values
     cdef Py_ssize_t bad
+    if is_union(schema):
+        return -2
     if schema.dictionary != NULL:
         values = <Text*> PyMem_RawMalloc(max(array.dictionary.length, 1) * sizeof(Text))
         if values == NULL:

@@ -1,5 +1,8 @@
 """Arrow in and out: every layout a producer may choose gives the same rows as plain lists."""
 
+import ctypes
+import json
+
 import numpy as np
 import pytest
 
@@ -114,6 +117,13 @@ def test_numbers_may_be_a_dictionary(db):
     assert db.query("SELECT source, confidence FROM edges ORDER BY source") == found
 
 
+START = pa.array([0], pa.int32())
+
+
+def union(make):
+    return make(pa.array([0], pa.int8()), [pa.array(["text"]), pa.array([1])])
+
+
 def bad_tables():
     good = vectors()
     broken = good.copy()
@@ -133,6 +143,27 @@ def bad_tables():
         "integers as vector": ({"id": ["a"], "embedding": [[1, 2]]}, EmbeddingError, "'embedding'"),
         "meta not an object": ({"id": ["a", "b"], "meta": ["{}", "[1]"]}, ColumnError, "'meta', row 1"),
         "unknown column": ({"id": ["a"], "content": ["text"]}, ColumnError, "'content'"),
+        "meta with more behind it": ({"id": ["a"], "meta": ['{"a":1}\0x']}, ColumnError, "'meta', row 0"),
+        "meta with half a pair": ({"id": ["a"], "meta": [r'{"a":"\uD83D"}']}, ColumnError, "'meta', row 0"),
+        "meta with a number too long to read": (
+            {"id": ["a", "b"], "meta": ["{}", f'{{"a":{"1" * 5000}}}']},
+            ColumnError,
+            "'meta', row 1",
+        ),
+        "meta too deep to read": (
+            {"id": ["a"], "meta": [f'{{"a":{"[" * 999}{"]" * 999}}}']},
+            ColumnError,
+            "'meta', row 0",
+        ),
+        "union": ({"id": ["a"], "title": union(pa.UnionArray.from_sparse)}, ColumnError, "'title': .*us"),
+        "dense union": (
+            {
+                "id": ["a"],
+                "title": union(lambda kinds, values: pa.UnionArray.from_dense(kinds, START, values)),
+            },
+            ColumnError,
+            "'title': .*ud",
+        ),
         "no id": ({"title": ["a"]}, ColumnError, "'id' is missing"),
         "twice": (
             pa.table([pa.array(["a"]), pa.array(["t"]), pa.array(["u"])], names=["id", "title", "title"]),
@@ -157,6 +188,71 @@ def test_a_bad_table_is_refused_whole_by_name_and_row(db, name):
         db.insert_nodes(columns if isinstance(columns, pa.Table) else pa.table(columns))
     assert dump(db) == before
     db.insert_node({"id": "still works"})
+
+
+def test_what_json_may_hold(db):
+    deep = f'{{"a":{"[" * 200}{"]" * 200}}}'
+    metas = [r'{"a":"\ud83d\ude00"}', deep, f'{{"a":{"1" * 2000}}}', r'{"a":"\\ud83d"}']
+    db.insert_nodes(pa.table({"id": list("abcd"), "meta": metas}))
+    assert [db.get_node(name).meta for name in "abcd"] == [json.loads(meta) for meta in metas]
+
+
+def test_a_row_that_is_null_is_named_whatever_its_fields_hold(db):
+    fields = [pa.array(["a", "b", "c"]), pa.array(["A", "B", "C"])]
+    mask = pa.array([False, False, True])
+    rows = pa.StructArray.from_arrays(fields, ["id", "title"], mask=mask)
+    chunks = pa.chunked_array([rows.slice(0, 1), rows.slice(1)])
+    with pytest.raises(ColumnError, match="row 2: null") as caught:
+        db.insert_nodes(chunks)
+    assert (caught.value.row, db.get_nodes()) == (2, [])
+    assert db.insert_nodes(pa.chunked_array([rows.slice(0, 2)])).inserted == 2
+
+
+class Given:
+    """Hands over what it was given."""
+
+    def __init__(self, capsule):
+        self.capsule = capsule
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self.capsule
+
+
+def test_a_stream_is_read_once(db):
+    spent = pa.table({"id": ["a"]}).__arrow_c_stream__()
+    pa.RecordBatchReader._import_from_c_capsule(spent)
+    ours = Given(pa.table({"id": ["a"]}).__arrow_c_stream__())
+    assert db.insert_nodes(ours).inserted == 1
+    for given in (Given(spent), ours):
+        with pytest.raises(ColumnError, match="read already"):
+            db.insert_nodes(given)
+    for wrong in (None, 5, pa.schema({"id": pa.string()}).__arrow_c_schema__()):
+        with pytest.raises(ColumnError, match="no Arrow stream"):
+            db.insert_nodes(Given(wrong))
+
+
+@pytest.mark.parametrize(("name", "says"), [(None, "called ''"), (b"\xff\0", "column 1 .* not UTF-8")])
+def test_columns_without_a_name_or_with_one_that_is_no_text(db, name, says):
+    """The format allows the one, and cannot keep anybody from the other."""
+    capsule = pa.table({"id": ["a"], "title": ["A"]}).__arrow_c_stream__()
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    first = ctypes.c_void_p.from_address(address(capsule, b"arrow_array_stream"))
+    get_schema = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    original = get_schema(first.value)
+
+    @get_schema
+    def renamed(stream, schema):
+        failed = original(stream, schema)
+        # format, name, metadata, flags, n_children, children: each of eight bytes.
+        children = ctypes.c_void_p.from_address(schema + 5 * 8).value
+        second = ctypes.c_void_p.from_address(children + 8).value
+        ctypes.c_char_p.from_address(second + 8).value = name
+        return failed
+
+    first.value = ctypes.cast(renamed, ctypes.c_void_p).value
+    with pytest.raises(ColumnError, match=says):
+        db.insert_nodes(Given(capsule))
 
 
 def test_a_stream_that_fails_half_way_writes_nothing(db):
