@@ -34,21 +34,55 @@ cdef str text_of(AnyTextColumn column, Py_ssize_t row):
     return text.data[:text.size].decode()
 
 
-def check_json_objects(TextColumn column not None):
-    """Raise ColumnError for the first value that is not the text of a JSON object."""
+cdef enum:
+    MOST_NESTED = 100       # brackets in brackets, and
+    MOST_DIGITS = 1000      # digits in a row: beyond it a parser may refuse what another takes
+
+
+cdef bint is_odd_json(const Text* text) noexcept nogil:
+    """Whether a text that SQLite takes for JSON may be none to Python, or hold text that is not Unicode."""
+    cdef int i, nested = 0, digits = 0
+    cdef char c
+    for i in range(text.size):
+        c = text.data[i]
+        digits = digits + 1 if b"0" <= c <= b"9" else 0
+        if c == b"[" or c == b"{":
+            nested += 1
+        elif c == b"]" or c == b"}":
+            nested -= 1
+        elif c == b"\\" and i + 2 < text.size and text.data[i + 1] == b"u" and text.data[i + 2] | 0x20 == b"d":
+            return True
+        if c == 0 or nested > MOST_NESTED or digits > MOST_DIGITS:
+            return True
+    return False
+
+
+def check_json_objects(TextColumn column not None, look not None):
+    """Raise ColumnError for the first value that is not the text of a JSON object.
+
+    Args:
+        look: called with (text, row) where parsers differ, to raise it if Python could not read that.
+    """
     cdef Connection memory = Connection(":memory:")
     cdef Statement check = memory.prepare("SELECT 1 WHERE json_valid(?1) AND json_type(?1) = 'object'")
-    cdef Py_ssize_t row
+    cdef Py_ssize_t row = 0
+    cdef const Text* text
     cdef int rc = SQLITE_ROW
     try:
-        with nogil:
-            for row in range(column.length):
-                if (column.values + row * column.stride).data != NULL:
-                    rc = run_row_of(check.stmt, column, row)
-                    if rc != SQLITE_ROW:
-                        break
-        if rc != SQLITE_ROW:
-            raise text_error(column.name, row, "is not the text of a JSON object")
+        while row < column.length:
+            with nogil:
+                while row < column.length:
+                    text = column.values + row * column.stride
+                    if text.data != NULL:
+                        rc = run_row_of(check.stmt, column, row)
+                        if rc != SQLITE_ROW or is_odd_json(text):
+                            break
+                    row += 1
+            if rc != SQLITE_ROW:
+                raise text_error(column.name, row, "is not the text of a JSON object")
+            if row < column.length:
+                look(text_of(column, row), row)
+            row += 1
     finally:
         memory.close()
 

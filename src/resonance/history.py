@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from resonance._core import Connection, EdgePlan, NodePlan
+from resonance.words import as_json
 
 # In the trail a vector is only said to have been there; 1.5 KB a row would outgrow the data.
 _RECORDED = "type, title, domain, layer, embedding IS NOT NULL, hash, meta, date, summary"
@@ -127,7 +128,7 @@ class History:
 def _named(values: Sequence[Any]) -> dict[str, Any]:
     row = dict(zip(_NAMES, values, strict=True))
     row["embedding"] = "stored" if row["embedding"] else None
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
         row["meta"] = json.loads(row["meta"])
     return row
 
@@ -137,4 +138,4 @@ def _given(row: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return None if value is None else as_json(value, sort_keys=True)

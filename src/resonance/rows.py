@@ -85,7 +85,7 @@ def vector_from_blob(blob: bytes, node_id: str) -> np.ndarray[Any, np.dtype[np.f
 def json_from_text(text: str, node_id: str, column: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptRowError(f"node {node_id!r}: its {column} is not JSON ({error})", node_id) from error
     if not isinstance(value, dict):
         raise CorruptRowError(f"node {node_id!r}: its {column} is JSON, but not an object", node_id)
@@ -103,7 +103,9 @@ def json_to_text(value: object, row: int) -> str | None:
             row=row,
         )
     try:
-        return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        return json.dumps(
+            dict(value), ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")
+        )
     except (TypeError, ValueError, RecursionError) as error:
         raise ColumnError(
             f"column 'meta', row {row}: cannot be written as JSON ({error})", column="meta", row=row
@@ -191,7 +193,7 @@ def node_columns(source: Source, width: int) -> list[_core.Column]:
         elif name in source.names:
             columns.append(source.text(name))
             if name == "meta" and isinstance(source, _core.ArrowTable):
-                _core.check_json_objects(source.text(name))
+                _core.check_json_objects(source.text(name), _checked_json)
     return columns
 
 
@@ -352,12 +354,18 @@ def _checked_json(value: Any, row: int) -> str | None:
     """JSON text is taken as it is, if it is an object."""
     if not isinstance(value, str):
         return json_to_text(value, row)
+    why = ""
     try:
-        ok = isinstance(_decode(value), dict)
-    except (ValueError, RecursionError):
-        ok = False
-    if not ok:
-        raise ColumnError(f"column 'meta', row {row}: not the text of a JSON object", column="meta", row=row)
+        found = _decode(value)
+        if "\\ud" in value or "\\uD" in value:
+            # A lone surrogate is nothing that could be written out again.
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        found, why = None, f" ({error})"
+    if not isinstance(found, dict):
+        raise ColumnError(
+            f"column 'meta', row {row}: not the text of a JSON object{why}", column="meta", row=row
+        )
     return value
 
 

@@ -1,7 +1,8 @@
-"""Numbers and names, as they are told to people. Nothing here imports anything else of the package."""
+"""Numbers, names and values, as they are told. Nothing here imports anything else of the package."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 
@@ -19,6 +20,16 @@ def some(names: Sequence[str], shown: int = 3) -> str:
     """The first few, and how many more there are."""
     rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + rest
+
+
+def as_json(value: object, *, sort_keys: bool = False) -> str:
+    """JSON with its characters as they are, but for lone surrogates, which no text can hold unescaped."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=sort_keys)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, sort_keys=sort_keys)
+    return text
 
 
 def size(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -88,7 +89,10 @@ CASES = {
         1,
     ),
     "id None, row": (rows_of_nodes(Node("x"), Node(None)), errors.InvalidIdError, "id", 1),
-    "id missing, row": (rows_of_nodes({"id": "x"}, {"title": "x"}), errors.ColumnError, "id", None),
+    "id missing, row": (rows_of_nodes({"id": "x"}, {"title": "x"}), errors.ColumnError, "id", 1),
+    "ids without an order": (nodes(id={"x", "y"}, title=["t", "u"]), errors.ColumnError, "id", None),
+    "ids a mapping": (nodes(id={"x": 1}), errors.ColumnError, "id", None),
+    "ids masked": (nodes(id=np.ma.array(["x", "y"], mask=[0, 1])), errors.InvalidIdError, "id", 1),
     "id empty, second shape": (
         rows_of_nodes({"id": "x", "title": "t"}, {"id": "y"}, {"id": ""}),
         errors.InvalidIdError,
@@ -120,6 +124,12 @@ CASES = {
     "meta object": (nodes(id=["x"], meta=[{"a": object()}]), errors.ColumnError, "meta", 0),
     "meta JSON too large": (nodes(id=["x"], meta=['{"a": -1e999}']), errors.ColumnError, "meta", 0),
     "meta JSON with NaN": (nodes(id=["x"], meta=['{"a": NaN}']), errors.ColumnError, "meta", 0),
+    "meta JSON with half a pair": (
+        nodes(id=["x", "y"], meta=["{}", r'{"a": "\ud83d"}']),
+        errors.ColumnError,
+        "meta",
+        1,
+    ),
     "meta a number": (nodes(id=["x"], meta=5), errors.ColumnError, "meta", None),
     "meta surrogate": (nodes(id=["x", "y"], meta=[{}, {"a": "\ud800"}]), errors.ColumnError, "meta", 1),
     # vectors
@@ -573,6 +583,10 @@ def test_what_is_fine_all_the_same(filled):
         lambda: filled.insert_edges(source=[], target=[]),
     ):
         assert call().rows == 0
+    filled.insert_nodes(id=["mapping"], meta=[types.MappingProxyType({"a": 1})])
+    assert filled.get_node("mapping").meta == {"a": 1}
+    filled.insert_nodes(id=["pair"], meta=[r'{"a": "\ud83d\ude00"}'])
+    assert filled.get_node("pair").meta == {"a": "😀"}
     filled.insert_node({"id": "NUL", "title": "a\0b", "summary": ""})
     assert filled.get_node("NUL").title == "a\0b"
     assert filled.get_node("NUL").summary == ""

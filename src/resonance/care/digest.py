@@ -136,7 +136,7 @@ def _leaves(connection: Connection) -> Iterator[tuple[str, str]]:
         text += f"{_node(node_id, *columns) if node is None else node}\n"
         if section is not None:
             text += f"{_ended(section, heading)}\n"
-        yield node_id, sha256(text.encode()).hexdigest()
+        yield node_id, sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Beside:

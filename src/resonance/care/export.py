@@ -18,6 +18,7 @@ from resonance.backup import sync
 from resonance.database import ResonanceDB
 from resonance.errors import ContentError, ExportError, InputError, VaultError
 from resonance.model import Content, Link, Node
+from resonance.words import as_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -134,7 +135,7 @@ def _jsonl(db: ResonanceDB, aside: Path, vectors: bool) -> tuple[int, int, int]:
     with aside.open("w", encoding="utf-8", newline="\n") as file:
 
         def write(table: str, row: dict[str, Any]) -> None:
-            file.write(json.dumps({"table": table, **row}, ensure_ascii=False) + "\n")
+            file.write(as_json({"table": table, **row}) + "\n")
 
         write("graph", {"digest": db.digest().root, "space": space._asdict() if space else None})
         for node, content in _nodes(db):
@@ -165,7 +166,7 @@ def _graphml(db: ResonanceDB, aside: Path) -> tuple[int, int, int]:
                 kind = {float: "double", int: "long"}.get(type(value), "string")
                 told = {"id": key, "for": element.tag, "attr.name": name, "attr.type": kind}
                 ElementTree.SubElement(root, "key", told)
-            text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+            text = as_json(value) if isinstance(value, dict) else str(value)
             ElementTree.SubElement(element, "data", key=key).text = _xml(text)
 
     nodes = edges = 0
