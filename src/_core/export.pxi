@@ -19,7 +19,7 @@ def read_columns(Connection connection not None, str sql not None, parameters, s
         A missing number or vector takes its room in ``data`` all the same.
 
     Raises:
-        CorruptRowError: a vector has another width; the first column names the node.
+        CorruptRowError: a vector has another width; the first column names the node. Or a text is not UTF-8.
     """
     cdef Handle handle
     cdef Statement statement
@@ -66,6 +66,8 @@ def read_columns(Connection connection not None, str sql not None, parameters, s
                     raise wrong_width(column_value(stmt, 0), sqlite3_column_bytes(stmt, index), width)
                 if failed == 2:
                     raise MemoryError()
+                if failed == 3:
+                    column_value(stmt, index)   # which raises, and names the column
                 handle.check(rc, "export", sql)
             finally:
                 statement.rewind()
@@ -79,7 +81,7 @@ def read_columns(Connection connection not None, str sql not None, parameters, s
 
 cdef int append_value(OutColumn column, sqlite3_stmt* stmt, int index, char kind, int vector_size,
                       const char* nothing) noexcept nogil:
-    """0, or 1 for a vector of another size, 2 without memory."""
+    """0, or 1 for a vector of another size, 2 without memory, 3 for text that is not UTF-8."""
     cdef uint8_t valid = sqlite3_column_type(stmt, index) != SQLITE_NULL
     cdef const void* data
     cdef double number
@@ -92,6 +94,8 @@ cdef int append_value(OutColumn column, sqlite3_stmt* stmt, int index, char kind
         size = sqlite3_column_bytes(stmt, index)
         if size and (data == NULL or column.data.append(data, size) < 0):
             return 2
+        if not valid_utf8(<const char*> data, size):
+            return 3
         end = column.data.size
         return 2 if column.offsets.append(&end, sizeof(int64_t)) < 0 else 0
     if kind == b"r":

@@ -170,7 +170,7 @@ class Questions:
 
         Raises:
             ResonanceError: pyarrow is not installed.
-            CorruptRowError: a stored vector has another width than the space.
+            CorruptRowError: a stored vector has another width than the space, or a text is not UTF-8.
         """
         with self._session.snapshot() as connection:
             chosen = Filter(domain=domain, type=type, layer=layer)

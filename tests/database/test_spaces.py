@@ -186,6 +186,6 @@ def test_ids_that_are_not_text(db):
     db.insert_nodes(id=["a"], embedding=[[1, 0]])
     with db.transaction() as connection:
         connection.execute("INSERT INTO nodes (id, embedding) VALUES (CAST(x'ff41' AS TEXT), zeroblob(8))")
-    for call in (db.embeddings, lambda: list(db.iter_embeddings()), db.get_nodes):
+    for call in (db.embeddings, lambda: list(db.iter_embeddings()), db.get_nodes, db.to_arrow):
         with pytest.raises(errors.CorruptRowError):
             call()
