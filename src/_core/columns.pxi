@@ -286,6 +286,9 @@ cdef list as_list(object values, str name):
             raise ColumnError(f"column {name!r}: an array of shape {values.shape}; give one dimension",
                               column=name)
         return values.tolist()
+    if isinstance(values, (set, frozenset, dict)):
+        raise ColumnError(f"column {name!r}: a {type(values).__name__} has no order of rows; give a sequence of values",
+                          column=name)
     try:
         return list(values)
     except TypeError as error:
@@ -337,7 +340,7 @@ def real_column(str name not None, values, Py_ssize_t rows=-1):
     cdef const double[::1] view
     cdef Py_ssize_t row
     cdef bint single = isinstance(values, numbers.Real)
-    if isinstance(values, numpy.ndarray) and values.ndim == 1 and values.dtype.kind in "fiu":
+    if isinstance(values, numpy.ndarray) and values.ndim == 1 and values.dtype.kind in "fiu" and not is_masked(values):
         array = numpy.array(values, dtype=numpy.float64)    # a copy: other threads may write to theirs
     else:
         array = numbers_of([values] if single else as_list(values, name), name)
@@ -377,6 +380,9 @@ def as_vectors(values, Py_ssize_t width=-1, str name="embedding"):
         raise EmbeddingError(f"column {name!r}: {type(values).__name__} has no dtype; give an array "
                              f"(numpy.frombuffer(data, 'f4'))", got=type(values).__name__,
                              want="float array")
+    if is_masked(values):
+        raise EmbeddingError(f"column {name!r}: values are masked; give None for a vector that is missing",
+                             got="masked values", want="finite float32")
     try:
         array = numpy.asarray(values)
     except (TypeError, ValueError) as error:
@@ -398,6 +404,12 @@ def as_vectors(values, Py_ssize_t width=-1, str name="embedding"):
         return numpy.ascontiguousarray(array, dtype=numpy.float32)
 
 
+cdef bint is_masked(object values) except -1:
+    """Whether some are masked: made a plain array, they would be what stands beneath the mask."""
+    return type(values) is not numpy.ndarray and isinstance(values, numpy.ndarray) \
+        and isinstance(values, numpy.ma.MaskedArray) and numpy.ma.is_masked(values)
+
+
 def vector_column(str name not None, values, Py_ssize_t width=-1):
     """A column of vectors: (n, d) numbers, or a sequence of vectors and ``None``.
 
@@ -410,10 +422,10 @@ def vector_column(str name not None, values, Py_ssize_t width=-1):
     cdef const float[:, ::1] view
     cdef const float[::1] vector
     cdef Py_ssize_t row
-    if not isinstance(values, (bytes, bytearray, str, numpy.ndarray)) \
+    if not isinstance(values, (bytes, bytearray, str, memoryview, numpy.ndarray)) \
             and not hasattr(values, "__array__"):
         values = as_list(values, name)
-        if any([item is None for item in values]):
+        if any([item is None or is_masked(item) for item in values]):
             return sparse_vectors(name, values, width)
         try:
             view = as_vectors(values, width, name)
@@ -459,6 +471,8 @@ cdef VectorColumn sparse_vectors(str name, list items, Py_ssize_t width):
 
 cdef str why_no_vector(object item):
     """What is wrong with a vector on its own; None if nothing is."""
+    if is_masked(item):
+        return "values are masked"
     try:
         array = numpy.asarray(item)
     except (TypeError, ValueError) as error:

@@ -230,7 +230,25 @@ CASES = {
         "embedding",
         None,
     ),
+    "masked": (
+        nodes(id=["x"], embedding=np.ma.array([X], mask=[[0, 0, 0, 1]])),
+        errors.EmbeddingError,
+        "embedding",
+        None,
+    ),
+    "masked, row": (
+        rows_of_nodes(Node("x"), Node("y", embedding=np.ma.array(X, mask=[0, 0, 0, 1])), Node("z")),
+        errors.EmbeddingError,
+        "embedding",
+        1,
+    ),
     "bytes": (nodes(id=["x"], embedding=b"\0" * 16), errors.EmbeddingError, "embedding", None),
+    "memoryview of bytes": (
+        nodes(id=["x"], embedding=memoryview(bytes(16))),
+        errors.EmbeddingError,
+        "embedding",
+        None,
+    ),
     "bytearray": (nodes(id=["x"], embedding=bytearray(16)), errors.EmbeddingError, "embedding", None),
     "bytes in a list": (
         nodes(id=["x", "y"], embedding=[X, b"\0" * 16]),
@@ -290,6 +308,12 @@ CASES = {
     ),
     "confidence None": (
         edges(source=["a", "b"], target=["b", "c"], confidence=[1, None]),
+        errors.ColumnError,
+        "confidence",
+        1,
+    ),
+    "confidence masked": (
+        edges(source=["a", "b"], target=["b", "c"], confidence=np.ma.array([0.5, 0.5], mask=[0, 1])),
         errors.ColumnError,
         "confidence",
         1,
@@ -567,6 +591,8 @@ def test_what_is_fine_all_the_same(filled):
             np.array([[*X, *Z], [*Y, *Z]])[:, :4],
             [np.array(X), np.array(Y, dtype=">f4")],
             (tuple(X), Y),
+            np.ma.array([X, Y]),
+            memoryview(np.array([X, Y])),
         ]
     ):
         ids = [f"{number}-0", f"{number}-1"]
