@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from resonance import _core, spaces
-from resonance.model import EmbeddingMatrix, FloatArray
+from resonance.errors import ResonanceError, SpaceError
+from resonance.model import EmbeddingMatrix, FloatArray, Space
 from resonance.parallel import READERS, piece_by_piece, readers, rowids, rows_at_most
 from resonance.search.filters import Filter
 from resonance.session import Session
+
+_REPLACED = (
+    "SELECT id, action, timestamp FROM history WHERE entity_id = '*' AND entity_type = 'database' "
+    "ORDER BY id DESC LIMIT 1"
+)
+"""When another database was last put in the place of this one."""
 
 
 def read_all(session: Session, chosen: Filter) -> EmbeddingMatrix:
@@ -57,8 +65,18 @@ def _read_side_by_side(connections: list[_core.Connection], low: int, out: Float
 def read_pieces(session: Session, size: int) -> Iterator[EmbeddingMatrix]:
     """Pieces of at most ``size`` rows; see ``ResonanceDB.iter_embeddings``."""
     last: float = -np.inf
+    begun: tuple[Space | None, list[Any]] | None = None
     while True:
         with session.snapshot() as connection:
+            now = spaces.active(connection), connection.execute(_REPLACED)
+            begun = begun or now
+            if now[0] != begun[0]:
+                raise SpaceError("another space was made the active one between two pieces; begin again")
+            if now[1] != begun[1]:
+                raise ResonanceError(
+                    f"{session.path}: the database was built anew between two pieces, which numbers its rows "
+                    f"anew; begin again"
+                )
             width = spaces.width(connection)
             if width < 0:
                 return

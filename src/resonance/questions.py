@@ -154,7 +154,13 @@ class Questions:
         """The vectors in pieces of at most ``batch_size`` rows, each in memory of its own.
 
         Each piece is a fresh look at the database, so that no snapshot is kept for the length of the
-        loop: rows written meanwhile may or may not be seen, rows that stay are seen once.
+        loop: rows written meanwhile may or may not be seen, rows that stay are seen once. Inside
+        :meth:`snapshot` all are of one moment.
+
+        Raises:
+            SpaceError: another space has become the active one since the first piece.
+            ResonanceError: the database has been rebuilt or restored since.
+            CorruptRowError: a stored vector has another width than the space.
         """
         return matrix.read_pieces(self._session, count_of(batch_size, "batch_size", least=1))
 

@@ -169,6 +169,31 @@ def test_pieces_while_others_write(db):
             db.iter_embeddings(wrong)
 
 
+def test_pieces_are_of_one_space(db):
+    ids = [f"n{i}" for i in range(9)]
+    db.insert_nodes(id=ids, embedding=unit(9, 4))
+    pieces = db.iter_embeddings(3)
+    assert len(next(pieces)) == 3
+    db.set_space(Space("other", 4), replace=True)
+    db.insert_nodes(id=ids, embedding=unit(9, 4, seed=1))
+    with pytest.raises(errors.SpaceError, match="another space"):
+        next(pieces)
+
+
+def test_a_shared_load_stops_when_its_space_is_not_in_use_any_more(db, monkeypatch):
+    monkeypatch.setattr(bulk, "SHARED_HOLD", 0)
+
+    def switch(done, total):
+        if db.space.name == "unnamed":
+            db.set_space(Space("other", 4), replace=True)
+
+    ids = [f"n{i:04}" for i in range(500)]
+    with pytest.raises(errors.SpaceError, match="not the active space"):
+        db.insert_nodes(id=ids, embedding=unit(500, 4), mode="shared", progress=switch)
+    assert len(db.embeddings()) == 0
+    assert db.insert_nodes(id=ids, title="t", mode="shared", progress=switch).rows == 500
+
+
 @pytest.mark.parametrize("damage", ["zeroblob(12)", "x''", "zeroblob(4004)"])
 def test_a_stored_vector_of_the_wrong_width(db, damage):
     db.insert_nodes(id=[f"n{i}" for i in range(50)], embedding=unit(50, 4))
