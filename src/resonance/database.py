@@ -13,7 +13,14 @@ from typing import Any, Self
 from resonance import _core, bulk, rows, spaces
 from resonance.aside import Spaces
 from resonance.backup import BackupReport, backup_connection
-from resonance.errors import ColumnError, InputError, InvalidIdError, UnknownNodeError
+from resonance.errors import (
+    ColumnError,
+    InputError,
+    InvalidIdError,
+    TransactionError,
+    UnknownNodeError,
+    UsageError,
+)
 from resonance.factory import PAGE_SIZE, page_size_for
 from resonance.history import History
 from resonance.model import Checkpoint, Edge, InsertReport, JSONObject, Node, Space, Text
@@ -366,7 +373,12 @@ class ResonanceDB(Questions, Spaces):
 
         Raises:
             BackupError: ``dest`` exists, or the copy did not pass its check.
+            TransactionError: this thread has a transaction open.
         """
+        if self._session.in_transaction:
+            raise TransactionError(
+                "a backup holds what is committed: end the transaction of this thread first"
+            )
         with self._session.snapshot() as connection:
             return backup_connection(connection, os.fspath(dest))
 
@@ -401,14 +413,24 @@ class ResonanceDB(Questions, Spaces):
         Raises:
             RegenerateError: ``fresh`` did not pass its check; or, without ``overwrite``, something was
                 committed here meanwhile, which is not in it. This database is as it was.
-            TransactionError: this thread has a transaction open.
+            TransactionError: this thread has a transaction open, here or, at the end, in ``fresh``.
+            UsageError: this database is in memory, or ``scratch``.
         """
+        if self.is_alone:
+            raise UsageError(
+                f"{self.path}: nobody else can have this database open; fill another in its place"
+            )
         since = self._session.version()
         with workshop(Path(self._session.path)) as folder:
             path = folder / "fresh.db"
             with ResonanceDB(path, scratch=True, page_size=self.page_size) as fresh:
                 fresh.lasts = False
                 yield fresh
+                if fresh._session.in_transaction:
+                    raise TransactionError(
+                        f"{self.path}: a transaction of the new database is still open, and what is in it "
+                        f"would be lost; commit it inside the block. The one in use is as it was"
+                    )
             put_in_place(self._session, path, None if overwrite else since)
 
     def vacuum(self) -> None:

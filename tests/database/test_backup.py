@@ -32,6 +32,12 @@ def test_a_copy(filled, tmp_path):
         assert copy.execute(history) == filled.query(history)
 
 
+def test_not_inside_a_transaction(filled, tmp_path):
+    with filled.transaction(), pytest.raises(errors.TransactionError, match="committed"):
+        filled.backup(tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
+
+
 def test_it_holds_what_is_only_in_the_log(filled, tmp_path):
     """A plain copy of the file holds none of it."""
     assert (tmp_path / "graph.db-wal").stat().st_size > 0

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from resonance import ResonanceDB
-from resonance.errors import RegenerateError, TransactionError
+from resonance.errors import RegenerateError, ResonanceError, TransactionError, UsageError
 from support import dump, integrity, start_python
 
 
@@ -95,6 +95,49 @@ def test_what_is_committed_meanwhile_is_not_lost_unasked(filled, path, who):
     assert not list(path.parent.glob(".resonance-build-*"))
     build(overwrite=True)
     assert [node.id for node in filled.get_nodes()] == ["new"]
+
+
+def test_what_is_not_committed_is_not_let_go_of_in_silence(filled, path):
+    before, files = dump(filled), sorted(path.parent.iterdir())
+
+    def forget():
+        with filled.rebuild() as fresh:
+            fresh.begin_transaction()
+            fresh.insert_nodes(id=["new"])
+
+    with pytest.raises(TransactionError, match="still open"):
+        forget()
+    assert dump(filled) == before
+    assert sorted(path.parent.iterdir()) == files
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_a_database_nobody_else_can_open_is_not_rebuilt(tmp_path, monkeypatch, scratch):
+    monkeypatch.chdir(tmp_path)
+    with ResonanceDB(tmp_path / "scratch.db" if scratch else ":memory:", scratch=scratch) as db:
+        db.insert_node({"id": "stays"})
+        files = sorted(tmp_path.iterdir())
+        with pytest.raises(UsageError, match="fill another"):
+            db.rebuild().__enter__()
+        assert [node.id for node in db.get_nodes()] == ["stays"]
+        assert sorted(tmp_path.iterdir()) == files
+
+
+def test_vectors_of_before_and_after_are_not_given_out_as_one_reading(filled):
+    """Rows have other numbers then: going on behind the last one would leave some out."""
+    filled.insert_nodes(id=["c", "b"], embedding=[[1.0, 0], [0, 1]])
+    filled.insert_nodes(id=["a"], embedding=[[1.0, 1]])
+    pieces = filled.iter_embeddings(2)
+    assert next(pieces).ids == ["b", "c"]
+    with filled.snapshot():
+        whole = filled.iter_embeddings(2)
+        assert len(next(whole)) == 2
+        with filled.rebuild() as fresh:
+            fresh.insert_nodes(id=["a", "b", "c"], embedding=[[1.0, 0], [0, 1], [1, 1]])
+        assert [piece.ids for piece in whole] == [["a"]]
+    with pytest.raises(ResonanceError, match="built anew"):
+        next(pieces)
+    assert [piece.ids for piece in filled.iter_embeddings(2)] == [["a", "b"], ["c"]]
 
 
 def test_not_in_a_transaction(filled):
