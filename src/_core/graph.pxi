@@ -360,6 +360,29 @@ cdef class EdgePlan(Plan):
         finally:
             PyMem_RawFree(missing)
 
+    def missing_ends(self, Connection connection not None):
+        """The ends that are no node, each once, in key order."""
+        cdef Handle handle
+        cdef const Key* key
+        cdef Py_ssize_t rank
+        cdef uint8_t* missing = <uint8_t*> PyMem_RawMalloc(max(self.ends.table.count, 1))
+        cdef list named = []
+        try:
+            if missing == NULL:
+                raise MemoryError()
+            handle = connection.entered("look up nodes")
+            try:
+                self.find_missing(handle, missing)
+            finally:
+                handle.leave()
+            for rank in range(self.ends.table.count):
+                if missing[rank]:
+                    key = self.ends.table.keys + rank
+                    named.append(key.data[:key.size].decode())
+        finally:
+            PyMem_RawFree(missing)
+        return named
+
     cdef int find_missing(self, Handle handle, uint8_t* missing) except -1:
         """Mark each distinct end that is no node."""
         cdef Statement lookup = Statement.__new__(Statement)

@@ -5,14 +5,17 @@ Rows are planned without the database and without the lock; the lock is held onl
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 from resonance import _core, changes, rows, spaces
-from resonance.errors import InputError
+from resonance.errors import InputError, ResonanceError, SpaceError
 from resonance.factory import engine_number, one_pass
 from resonance.history import History
-from resonance.model import InsertReport
+from resonance.model import InsertReport, Space
 from resonance.session import Session
 
 Progress = Callable[[int, int], object]
@@ -28,6 +31,9 @@ SHARED_HOLD = 0.02
 
 SHARED_PAUSE = 0.008
 """Seconds the lock is left alone between two such batches: as long as a waiter sleeps at most."""
+
+STUBS_AT_ONCE = 1024
+"""Nodes made in one transaction of a shared load of edges."""
 
 POURED_FROM = changes.TRIGGERS_UP_TO + 1
 """Rows of a load that one statement may write; with triggers to fire it would keep them all aside first."""
@@ -58,18 +64,21 @@ def insert_nodes(
     plans = []
     for batch in batches:
         with rows.rows_of(batch):
-            plans.append(_core.NodePlan(rows.node_columns(batch.source, width)))
+            plan = _core.NodePlan(rows.node_columns(batch.source, width))
+        plans.append(plan)
+        if width < 0 and plan.vectors is not None and plan.vectors.width:
+            width = plan.vectors.width
     vectors = [plan.vectors for plan in plans if plan.vectors is not None]
     widths = {column.width for column in vectors if column.width and column.length}
     total = sum(plan.count for plan in plans)
+    told = list(zip(plans, _of_all(progress, plans), strict=True))
     if mode == "shared" and not session.in_transaction:
         with session.transaction() as writer:
             spaces.settle_width(writer, widths)
-        for plan in plans:
-            _write_shared(session, plan, progress)
-        if total:
-            with session.transaction() as writer:
-                _summarise(writer, "nodes", plans)
+            space = spaces.active(writer) if widths else None
+        with _summarised(session, "nodes") as written:
+            for plan, telling in told:
+                _write_shared(session, plan, telling, written, space)
     else:
         size = total * (4 * max(widths, default=0) + 100)
         poured = _pours(session, total)
@@ -78,17 +87,17 @@ def insert_nodes(
             spaces.settle_width(writer, widths)
             record = History(writer)
             with changes.in_bulk(writer, plans):
-                for plan in plans:
+                for plan, telling in told:
                     with record.of_nodes(plan, row_history):
-                        _write(session, writer, plan, progress, poured=poured)
+                        _write(session, writer, plan, telling, poured=poured)
             if not row_history:
-                _summarise(writer, "nodes", plans)
-    inserted, updated = (sum(getattr(plan, name) for plan in plans) for name in ("inserted", "updated"))
+                _summarise(writer, "nodes", _counts(plans))
+    counts = _counts(plans)
     return InsertReport(
         rows=total,
-        inserted=inserted,
-        updated=updated,
-        unchanged=total - inserted - updated,
+        inserted=counts["inserted"],
+        updated=counts["updated"],
+        unchanged=total - counts.total(),
         zero_vectors=sum(column.zeros for column in vectors),
         seconds=time.monotonic() - started,
     )
@@ -110,17 +119,20 @@ def insert_edges(
         raise InputError(f"on_missing={on_missing!r}; give 'error', 'skip' or 'stub'")
     plan = rows.edge_plan(source)
     if mode == "shared" and not session.in_transaction:
-        with session.transaction() as writer:
-            plan.check_ends(writer, on_missing)
-        _write_shared(session, plan, progress)
-        with session.transaction() as writer:
-            _summarise(writer, "edges", [plan])
+        with _summarised(session, "edges") as written:
+            if on_missing == "stub":
+                _stub_shared(session, plan, written)
+            with _fresh_view(session) as connection:
+                plan.check_ends(connection, "error" if on_missing == "error" else "skip")
+            _write_shared(session, plan, progress, written)
+        stubbed = written["stubbed"]
     else:
         poured = _pours(session, plan.rows)
         # Every end is looked up once, in the transaction that writes: no key is checked row by row.
         large = plan.rows * 100 >= ALONE_FROM_BYTES
         with session.loading(alone=large, keys_checked=True, sorts=large) as writer:
-            plan.check_ends(writer, on_missing)
+            with History(writer).of_stubs(row_history):
+                plan.check_ends(writer, on_missing)
             with History(writer).of_edges(plan, row_history):
                 if _rebuild_pays(writer, plan.count):
                     with one_pass(writer):
@@ -130,15 +142,16 @@ def insert_edges(
                         writer.execute("CREATE INDEX idx_edges_target ON edges (target)")
                 else:
                     _write(session, writer, plan, progress, poured=poured)
+            stubbed = plan.stubbed
             if not row_history:
-                _summarise(writer, "edges", [plan])
+                _summarise(writer, "edges", _counts([plan]) + Counter(stubbed=stubbed))
     return InsertReport(
         rows=plan.rows,
         inserted=plan.inserted,
         updated=plan.updated,
         unchanged=plan.rows - plan.skipped - plan.inserted - plan.updated,
         skipped=plan.skipped,
-        stubbed=plan.stubbed,
+        stubbed=stubbed,
         problems=tuple((row, f"no such node: {text}") for row, text in plan.problems),
         seconds=time.monotonic() - started,
     )
@@ -162,11 +175,27 @@ def _write(
         session.tell(progress, min(start + SLICE, plan.count), plan.count)
 
 
-def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None) -> None:
-    """Short transactions, each as many rows as fit into ``SHARED_HOLD``."""
+def _write_shared(
+    session: Session,
+    plan: _core.Plan,
+    progress: Progress | None,
+    written: Counter[str],
+    space: Space | None = None,
+) -> None:
+    """Short transactions, each as many rows as fit into ``SHARED_HOLD``; ``written`` counts what they commit.
+
+    Args:
+        space: the one that the vectors are of, if there are any.
+    """
     start, step = 0, 64
     while start < plan.count:
+        before = _counts([plan])
         with session.transaction() as writer:
+            if space is not None and spaces.active(writer) != space:
+                raise SpaceError(
+                    f"{spaces.told(space)} is not the active space any more, so the load stopped: the rows "
+                    f"that were written before stay"
+                )
             began = time.monotonic()
             with changes.in_bulk(writer, [plan] if isinstance(plan, _core.NodePlan) else []):
                 while True:
@@ -174,6 +203,7 @@ def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None)
                     start += step
                     if start >= plan.count or time.monotonic() - began >= SHARED_HOLD:
                         break
+        written += _counts([plan]) - before
         held = session.holds[-1]
         if held > 2 * SHARED_HOLD and step > 1:
             step //= 2
@@ -182,6 +212,26 @@ def _write_shared(session: Session, plan: _core.Plan, progress: Progress | None)
         if progress is not None:
             progress(min(start, plan.count), plan.count)
         time.sleep(SHARED_PAUSE)
+
+
+def _stub_shared(session: Session, plan: _core.EdgePlan, written: Counter[str]) -> None:
+    """Make the nodes that ends are missing, in short transactions."""
+    with _fresh_view(session) as connection:
+        missing = plan.missing_ends(connection)
+    for start in range(0, len(missing), STUBS_AT_ONCE):
+        with session.transaction() as writer:
+            # Somebody else may have made one by now: that is no stub.
+            made = writer.executemany(
+                "INSERT INTO nodes (id, type, title) VALUES (?1, 'stub', ?1) ON CONFLICT DO NOTHING",
+                [(node_id,) for node_id in missing[start : start + STUBS_AT_ONCE]],
+            )
+        written["stubbed"] += made
+        time.sleep(SHARED_PAUSE)
+
+
+def _fresh_view(session: Session) -> contextlib.AbstractContextManager[_core.Connection]:
+    """The database as it is now, also for a thread that reads in a snapshot; without the lock if possible."""
+    return session.transaction() if session.pinned else session.snapshot()
 
 
 def _rebuild_pays(writer: _core.Connection, rows: int) -> bool:
@@ -193,10 +243,44 @@ def _rebuild_pays(writer: _core.Connection, rows: int) -> bool:
     return bool(found[0][0] < bound)
 
 
-def _summarise(writer: _core.Connection, table: str, plans: Sequence[_core.Plan]) -> None:
-    inserted, updated = (sum(getattr(plan, name) for plan in plans) for name in ("inserted", "updated"))
-    if inserted or updated:
-        History(writer).record(table, "*", "bulk", None, {"inserted": inserted, "updated": updated})
+def _of_all(progress: Progress | None, plans: Sequence[_core.Plan]) -> Iterator[Progress | None]:
+    """For each plan what tells of its rows as a part of all."""
+    total, before = sum(plan.count for plan in plans), 0
+    for plan in plans:
+        yield None if progress is None else functools.partial(_tell_part, progress, before, total)
+        before += plan.count
+
+
+def _tell_part(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
+
+
+def _counts(plans: Sequence[_core.Plan]) -> Counter[str]:
+    return Counter(inserted=sum(plan.inserted for plan in plans), updated=sum(plan.updated for plan in plans))
+
+
+@contextlib.contextmanager
+def _summarised(session: Session, table: str) -> Iterator[Counter[str]]:
+    """Have the trail tell what the block counts as committed, also of a load that stops half-way."""
+    written: Counter[str] = Counter()
+    try:
+        yield written
+    except BaseException as error:
+        if written:
+            error.add_note(f"Committed before, and there to stay: {dict(written)}")
+            # What went wrong matters more than that the trail cannot be written either.
+            with contextlib.suppress(ResonanceError), session.transaction(patience=1) as writer:
+                _summarise(writer, table, written)
+        raise
+    if written:
+        with session.transaction() as writer:
+            _summarise(writer, table, written)
+
+
+def _summarise(writer: _core.Connection, table: str, counts: Counter[str]) -> None:
+    if counts := +counts:
+        told = {"inserted": counts["inserted"], "updated": counts["updated"], **counts}
+        History(writer).record(table, "*", "bulk", None, told)
 
 
 def _checked(mode: str, history: str) -> bool:

@@ -72,6 +72,18 @@ class History:
             self.record("node", node_id, "delete", _given(_named(values)), None)
 
     @contextlib.contextmanager
+    def of_stubs(self, wanted: bool) -> Iterator[None]:
+        """Record the nodes that the block makes, which does nothing else to nodes."""
+        if not wanted:
+            yield
+            return
+        last = "SELECT coalesce(max(rowid), 0) FROM nodes"
+        before = self._writer.execute(last)[0][0]
+        yield
+        for (node_id,) in self._writer.execute("SELECT id FROM nodes WHERE rowid > ? ORDER BY id", (before,)):
+            self.record("node", node_id, "insert", None, _given(self._node(node_id)))
+
+    @contextlib.contextmanager
     def of_edges(self, plan: EdgePlan, wanted: bool) -> Iterator[None]:
         """Record, row by row, what the block does to the edges of a plan."""
         if not wanted:

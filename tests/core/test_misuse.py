@@ -49,6 +49,7 @@ def connection_calls(connection, other):
         "Codes.append": lambda: _core.Codes(2).append(connection, "SELECT 1, x'00', 1, 1, 1", ()),
         "NodePlan.write": lambda: _core.NodePlan([_core.text_column("id", ["a"])]).write(connection, 0, 1),
         "EdgePlan.check_ends": lambda: edge_plan().check_ends(connection, "error"),
+        "EdgePlan.missing_ends": lambda: edge_plan().missing_ends(connection),
         "EdgePlan.write": lambda: edge_plan().write(connection, 0, 1),
     }
 

@@ -441,6 +441,14 @@ def test_the_row_is_named_however_far_down(filled):
     assert dump(filled) == before
 
 
+def test_the_first_vectors_have_one_width_whatever_else_their_rows_name(db):
+    rows = [Node("x", embedding=X), Node("y", title="t"), Node("z", title="t", embedding=[1, 0, 0])]
+    with pytest.raises(errors.EmbeddingError, match="row 2: 3 dimensions") as caught:
+        db.insert_nodes(rows)
+    assert caught.value.row == 2
+    assert (db.space, db.get_nodes()) == (None, [])
+
+
 def test_short_tuples_of_edges_leave_the_rest_alone(filled):
     """What none of them names stays; where they differ, the shorter ones have what an Edge has."""
     filled.insert_semantic_edge("a", "c", "T", 0.5, 0.4, "context")

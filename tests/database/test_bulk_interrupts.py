@@ -146,6 +146,17 @@ def test_a_shared_load_has_written_whole_batches(name, tmp_path, monkeypatch):
     assert integrity(db.path) == [("ok",)]
 
 
+@pytest.mark.parametrize("mode", ["exclusive", "shared"])
+def test_progress_is_of_all_rows_whatever_they_name(db, mode, monkeypatch):
+    monkeypatch.setattr(bulk, "SLICE", 10)
+    told = []
+    rows = [Node(f"n{number}", title="t" if number % 3 else None) for number in range(30)]
+    db.insert_nodes(rows, mode=mode, progress=lambda *done: told.append(done))
+    assert [total for _, total in told] == [30] * len(told)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert (told[-1], len(told) > 1) == ((30, 30), True)
+
+
 @pytest.mark.parametrize("writes", ["delete", "commit", "rollback", "transaction", "insert"])
 @pytest.mark.parametrize("name", ["nodes, columns", "edges, columns"])
 def test_progress_may_look_but_not_write(name, writes, place, tmp_path):

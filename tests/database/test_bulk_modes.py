@@ -132,6 +132,27 @@ def test_shared_and_exclusive_loads_write_the_same(tmp_path):
     assert dumps[0] == dumps[1]
 
 
+def test_stubs_of_a_shared_load_are_made_a_few_at_a_time(db, monkeypatch):
+    monkeypatch.setattr(bulk, "STUBS_AT_ONCE", 10)
+    db.insert_node({"id": "n7", "title": "no stub"})
+    before = db.get_stats().writes
+    ids = [f"n{i}" for i in range(100)]
+    report = db.insert_edges(source=ids, target="hub", on_missing="stub", mode="shared")
+    assert (report.inserted, report.stubbed, report.skipped) == (100, 100, 0)
+    assert db.get_stats().writes - before >= 11
+    assert db.get_node("n7").title == "no stub"
+    assert len(db.get_nodes_by_type("stub")) == 100
+
+
+def test_a_shared_load_inside_a_snapshot_sees_the_nodes_there_are_now(db):
+    with db.snapshot():
+        db.insert_nodes(id=["a", "b"])
+        assert db.get_nodes() == []
+        assert db.insert_edges([("a", "b")], mode="shared").inserted == 1
+        with pytest.raises(DanglingEdgeError):
+            db.insert_edges([("a", "nobody")], mode="shared")
+
+
 def test_edges_are_checked_even_where_sqlite_does_not(db, any_load_is_large):
     db.insert_nodes(id=["a"])
     with pytest.raises(DanglingEdgeError):

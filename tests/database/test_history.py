@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from resonance import errors
+from resonance import bulk, errors
+from resonance.care.export import export
 from resonance.model import Edge, Node
 from support import unit
 
@@ -86,6 +87,51 @@ def test_row_by_row_if_asked(db, way):
     ]
     db.insert_edges(source=made("a"), target=made("c"), history="rows")
     assert trail(db, limit=1)[0][1] == "a-c-related_to"
+
+
+def test_nodes_made_for_edges_are_told(db):
+    db.insert_nodes(id=["b"])
+    db.insert_edges([("a", "b"), ("c", "a")], on_missing="stub", history="rows")
+    assert [entry[:3] for entry in trail(db)][::-1][1:] == [
+        ("node", "a", "insert"),
+        ("node", "c", "insert"),
+        ("edge", "a-b-related_to", "insert"),
+        ("edge", "c-a-related_to", "insert"),
+    ]
+    assert trail(db, entity_type="node")[0][4] == {"type": "stub", "title": "c"}
+    for mode in ("exclusive", "shared"):
+        db.insert_edges([("a", mode)], on_missing="stub", mode=mode)
+        assert trail(db, limit=1)[0][4] == {"inserted": 1, "updated": 0, "stubbed": 1}
+
+
+def test_a_shared_load_that_stops_has_told_what_stays(db, monkeypatch):
+    monkeypatch.setattr(bulk, "SHARED_HOLD", 0)
+
+    def stop(done, total):
+        if done > 200:
+            raise ZeroDivisionError
+
+    ids = [f"n{number}" for number in range(2000)]
+    with pytest.raises(ZeroDivisionError):
+        db.insert_nodes(id=ids, mode="shared", progress=stop)
+    there = db.get_stats().nodes
+    assert 200 < there < 2000
+    assert trail(db, limit=1)[0][4] == {"inserted": there, "updated": 0}
+
+
+def test_what_is_no_unicode_can_be_recorded(db, tmp_path):
+    """Others escape half a surrogate pair in JSON, where it is allowed; no text can hold it otherwise."""
+    half = r'{"cut": "\ud83d"}'
+    db.insert_nodes(id=["a", "b"])
+    with db.transaction() as writer:
+        writer.execute("UPDATE nodes SET meta = ?", (half,))
+    assert len(db.digest().leaves) == 2
+    export(db, tmp_path / "graph.jsonl")
+    assert '"\\ud83d"' in (tmp_path / "graph.jsonl").read_text()
+    db.update_node_meta("a", None)
+    db.delete_nodes(["b"])
+    for entry in db.get_history(limit=2):
+        assert entry.old_value == {"meta": {"cut": "\ud83d"}}
 
 
 def test_an_edge_given_twice_is_recorded_once(db):

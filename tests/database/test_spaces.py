@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from resonance import errors
+from resonance import bulk, errors
 from resonance.model import Node, Space
 from support import unit
 
