@@ -528,7 +528,10 @@ def dot_product(a, b):
     Raises:
         EmbeddingError: the widths differ, or one is not a vector of numbers.
     """
-    left, right = numpy.asarray(a), numpy.asarray(b)
+    try:
+        left, right = numpy.asarray(a), numpy.asarray(b)
+    except ValueError as error:
+        raise EmbeddingError(f"not a vector of numbers: {error}", want="(d,)") from error
     for array in (left, right):
         if array.ndim != 1 or array.dtype.kind not in "fiu":
             raise EmbeddingError(f"shape {array.shape} of {array.dtype}; give a vector of numbers",

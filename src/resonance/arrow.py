@@ -20,7 +20,8 @@ _KINDS = {"embedding": "v", "confidence": "r", "veracity": "r"}
 
 def read_table(connection: _core.Connection, table: str, chosen: Filter, width: int) -> pyarrow.Table:
     """``nodes`` or ``edges`` as a table; text is large_string, vectors FixedSizeList<float32>."""
-    columns = {"nodes": rows.NODE_COLUMNS, "edges": rows.EDGE_COLUMNS}.get(table)
+    known = {"nodes": rows.NODE_COLUMNS, "edges": rows.EDGE_COLUMNS}
+    columns = known.get(table) if isinstance(table, str) else None
     if columns is None:
         raise InputError(f"no table {table!r} to export; give 'nodes' or 'edges'")
     where, values = chosen.sql()

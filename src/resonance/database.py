@@ -27,6 +27,7 @@ from resonance.model import Checkpoint, Edge, InsertReport, JSONObject, Node, Sp
 from resonance.questions import Questions
 from resonance.rebuild import put_in_place, workshop
 from resonance.search import text as fulltext
+from resonance.search.filters import is_number
 from resonance.session import Session
 from resonance.watch import Version
 
@@ -189,7 +190,12 @@ class ResonanceDB(Questions, Spaces):
 
     def delete_edges(self, edges: Iterable[Edge | Sequence[Any]]) -> int:
         """Delete edges given as (source, target, type, ...). Returns how many there were."""
-        keys = [() if isinstance(edge, str) else tuple(edge)[:3] for edge in edges]
+        if not isinstance(edges, Iterable):
+            raise ColumnError(f"{type(edges).__name__} is not a sequence of (source, target, type)")
+        keys = [
+            tuple(edge)[:3] if isinstance(edge, Iterable) and not isinstance(edge, str) else ()
+            for edge in edges
+        ]
         for row, key in enumerate(keys):
             if len(key) != 3 or not all(isinstance(part, str) for part in key):
                 raise ColumnError(f"row {row}: give (source, target, type)", row=row)
@@ -324,7 +330,15 @@ class ResonanceDB(Questions, Spaces):
         sidecar_created: bool | None = None,
         confidence: float | None = None,
     ) -> None:
-        """Remember the state of enrichment of a file; what is None keeps its stored value."""
+        """Remember the state of enrichment of a file; what is None keeps its stored value.
+
+        Raises:
+            InputError: ``confidence`` is no number, or ``sidecar_created`` neither true nor false.
+        """
+        if confidence is not None and not is_number(confidence):
+            raise InputError(f"confidence={confidence!r:.60}; give a number")
+        if sidecar_created not in (None, True, False):
+            raise InputError(f"sidecar_created={sidecar_created!r:.60}; give True or False")
         with self._session.writing() as writer:
             writer.execute(
                 "INSERT INTO ember_state (file_path, last_analyzed, sidecar_created, confidence) "

@@ -122,8 +122,8 @@ class Questions:
         sides = {"out": ("source", "target"), "in": ("target", "source")}
         if direction not in (*sides, "both"):
             raise InputError(f"direction {direction!r}; give 'out', 'in' or 'both'")
-        if max_degree is not None and max_degree < 0:
-            raise InputError(f"max_degree={max_degree}; give 0 or more")
+        if max_degree is not None:
+            max_degree = count_of(max_degree, "max_degree")
         parts = []
         for here, there in sides.values() if direction == "both" else (sides[direction],):
             part = f"SELECT {', '.join(rows.EDGE_COLUMNS)} FROM edges AS e WHERE {here} = :id"

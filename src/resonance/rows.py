@@ -275,7 +275,7 @@ def given_fields(node: Node | Mapping[str, Any], row: int = 0) -> dict[str, Any]
         fields = {name: getattr(node, name) for name in NODE_COLUMNS}
         return {name: value for name, value in fields.items() if value is not None or name == "id"}
     if isinstance(node, Mapping):
-        _require_known(node, NODE_COLUMNS, required=("id",))
+        _require_known(node, NODE_COLUMNS, required=("id",), row=row)
         return {name: node[name] for name in NODE_COLUMNS if name in node}
     raise ColumnError(f"row {row}: {type(node).__name__} is not a Node or a mapping", row=row)
 
@@ -319,6 +319,8 @@ def distinct_ids(ids: Iterable[str]) -> set[str]:
     """One string would be as many ids as it has letters; it is refused."""
     if isinstance(ids, str | bytes):
         raise InputError(f"{ids!r:.60} is one id; give a sequence of ids")
+    if not isinstance(ids, Iterable):
+        raise InputError(f"{ids!r:.60} is not a sequence of ids")
     distinct = set()
     for row, node_id in enumerate(ids):
         if not isinstance(node_id, str):
@@ -377,12 +379,17 @@ def _different(names: Sequence[str]) -> Iterator[str]:
             yield name
 
 
-def _require_known(given: Iterable[str], known: Sequence[str], required: Sequence[str]) -> None:
+def _require_known(
+    given: Iterable[str], known: Sequence[str], required: Sequence[str], row: int | None = None
+) -> None:
     names = set(given)
-    if unknown := sorted(names - set(known)):
+    where = "" if row is None else f"row {row}: "
+    if unknown := sorted(names - set(known), key=str):
         raise ColumnError(
-            f"no column is called {unknown[0]!r}; there are {', '.join(known)}", column=unknown[0]
+            f"{where}no column is called {unknown[0]!r}; there are {', '.join(known)}",
+            column=unknown[0],
+            row=row,
         )
     for name in required:
         if name not in names:
-            raise ColumnError(f"column {name!r} is missing", column=name)
+            raise ColumnError(f"{where}column {name!r} is missing", column=name, row=row)

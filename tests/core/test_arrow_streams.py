@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from resonance import ResonanceDB, ResonanceError
-from resonance.errors import ColumnError, DuplicateNodeError, EmbeddingError, InvalidIdError
+from resonance.errors import ColumnError, CorruptRowError, DuplicateNodeError, EmbeddingError, InvalidIdError
 from support import dump, unit
 
 pa = pytest.importorskip("pyarrow")
@@ -290,8 +290,23 @@ def test_the_matrix_is_handed_over_without_copying_its_vectors(db):
 def test_exports_are_refused_by_name(db):
     with pytest.raises(ResonanceError, match="'files'"):
         db.to_arrow("files")
+    with pytest.raises(ResonanceError, match="no table"):
+        db.to_arrow(["nodes"])
     with pytest.raises(ResonanceError, match="filters are for nodes"):
         db.to_arrow("edges", type="CITES")
+
+
+def test_text_that_is_not_utf8_is_not_handed_on_as_if_it_were(db):
+    db.insert_nodes(id=["a", "b"], title="t")
+    db.insert_edges([("a", "b")])
+    with db.transaction() as writer:
+        writer.execute("UPDATE nodes SET title = CAST(x'74ff' AS TEXT) WHERE id = 'b'")
+        writer.execute("UPDATE edges SET context_source = CAST(x'eda080' AS TEXT)")
+    for table, column in (("nodes", "title"), ("edges", "context_source")):
+        with pytest.raises(CorruptRowError, match=f"'{column}'"):
+            db.to_arrow(table)
+    assert db.insert_nodes(id=["b"], title="t").updated == 1
+    assert db.to_arrow().column("title").to_pylist() == ["t", "t"]
 
 
 LONG = 150_000

@@ -282,8 +282,11 @@ def test_deleting_edges(db):
     assert db.delete_edges([("a", "b", "t"), ("a", "b", "other"), Edge("b", "a", "t"), ("a", "b", "t")]) == 2
     assert db.get_edges("a", direction="both") == [Edge("a", "a", "t")]
     assert db.delete_edges([]) == 0
-    for wrong in (["abc"], [("a", "b")], [("a", "b", 5)], [()], ["a", "b", "t"], "abc"):
+    for wrong in (["abc"], [("a", "b")], [("a", "b", 5)], [()], [5], [None], ["a", "b", "t"], "abc"):
         with pytest.raises(errors.ColumnError, match="row 0"):
+            db.delete_edges(wrong)
+    for wrong in (None, 5):
+        with pytest.raises(errors.ColumnError, match="not a sequence"):
             db.delete_edges(wrong)
     assert db.get_stats().edges == 1
 
@@ -333,7 +336,7 @@ def test_deleting_all(linked):
 
 def test_one_id_is_not_many(linked):
     """Letter by letter "abc" is three nodes."""
-    for wrong in ("abc", b"abc", "a"):
+    for wrong in ("abc", b"abc", "a", None, 5):
         with pytest.raises(errors.InputError, match="sequence of ids"):
             linked.delete_nodes(wrong)
     for wrong in ([1], [None], ["a", 5]):

@@ -17,6 +17,9 @@ def test_ember_state(db):
     assert db.get_ember_state("b.md") == EmberState("b.md")
     with pytest.raises(errors.ColumnError, match="NaN"):
         db.set_ember_state("a.md", confidence=float("nan"))
+    for wrong in ({"confidence": "high"}, {"confidence": True}, {"sidecar_created": "no"}):
+        with pytest.raises(errors.InputError, match=f"{next(iter(wrong))}="):
+            db.set_ember_state("a.md", **wrong)
     assert db.get_ember_state("a.md").confidence == 0.5
 
 

@@ -115,8 +115,9 @@ def test_a_hub_is_left_out_when_asked_and_never_when_stored(make_vault: Make) ->
     assert [edge.target for edge in db.get_edges("hub", max_degree=3, type="CITES")] == ["n1"]
     assert db.get_edges("hub", max_degree=3, type="LINKS_TO") == []
     assert len(db.get_edges("hub", direction="in")) == 6
-    with pytest.raises(InputError, match="max_degree=-1"):
-        db.get_edges("hub", max_degree=-1)
+    for wrong in (-1, "3", 2.5):
+        with pytest.raises(InputError, match=f"max_degree={wrong!r}"):
+            db.get_edges("hub", max_degree=wrong)
 
 
 # --- pages without a file -----------------------------------------------------------------------------
