@@ -361,7 +361,10 @@ class ResonanceDB(Questions, Spaces):
         return self._session.transaction()
 
     def begin_transaction(self) -> None:
-        """Start a write transaction in this thread; see :meth:`transaction`."""
+        """Start a write transaction in this thread; see :meth:`transaction`.
+
+        A thread that ends without :meth:`commit` has committed nothing.
+        """
         self._session.begin()
 
     def commit(self) -> None:

@@ -48,6 +48,9 @@ from resonance.watch import State, Version
 CHECKPOINT_FRAMES = 2000
 """The WAL is written back after the commit that makes it longer than this many pages."""
 
+_LOOKS_EVERY = 1.0
+"""Seconds between two looks whether the thread that writes is still alive."""
+
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
 
@@ -83,7 +86,8 @@ class Session:
         self._gate = WriteGate(self.path)
         self._next = threading.Lock()
         self._turn = threading.RLock()
-        self._owner: int | None = None
+        self._owner: threading.Thread | None = None
+        self._abandoning = threading.Lock()
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
         self._local = threading.local()
@@ -127,7 +131,7 @@ class Session:
     @property
     def in_transaction(self) -> bool:
         """True when this thread has a write transaction open."""
-        return self._owner == threading.get_ident()
+        return self._owner is threading.current_thread()
 
     @property
     def pinned(self) -> bool:
@@ -207,7 +211,7 @@ class Session:
             raise LockTimeoutError(self.path, time.monotonic() - started, None) from error
         self._began = time.monotonic()
         self.waits.append(self._began - started)
-        self._owner = threading.get_ident()
+        self._owner = threading.current_thread()
 
     @contextlib.contextmanager
     def _after_commit(self) -> Iterator[None]:
@@ -433,7 +437,7 @@ class Session:
         if not self._next.acquire(timeout=patience):
             raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
         try:
-            if not self._turn.acquire(timeout=patience):
+            if not self._wait_for_turn(patience):
                 raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
         finally:
             self._next.release()
@@ -445,6 +449,26 @@ class Session:
         except BaseException:
             self._turn.release()
             raise
+
+    def _wait_for_turn(self, patience: float = float("inf")) -> bool:
+        until = time.monotonic() + patience
+        while True:
+            self._roll_back_abandoned()
+            left = until - time.monotonic()
+            if self._turn.acquire(timeout=max(min(left, _LOOKS_EVERY), 0)):
+                return True
+            if left <= 0:
+                return False
+
+    def _roll_back_abandoned(self) -> None:
+        """A thread may end with its transaction open; then nobody else could end that, or write."""
+        with self._abandoning:
+            if self._owner is None or self._owner.is_alive():
+                return
+            self._rollback()
+            if not self.is_alone:
+                self._gate.release()
+            self._turn = threading.RLock()
 
     def _end_turn(self) -> None:
         if not self.is_alone:
@@ -482,8 +506,11 @@ class Session:
         elif (pinned := getattr(self._local, "snapshot", None)) is not None:
             yield pinned
         elif self.is_alone:
-            with self._turn:
+            self._wait_for_turn()
+            try:
                 yield self._writer
+            finally:
+                self._turn.release()
         else:
             with self._readers.lent() as connection:
                 yield connection
@@ -548,7 +575,8 @@ class Session:
             return
         if self.in_transaction:
             self.rollback()
-        with self._turn:
+        self._wait_for_turn()
+        try:
             self._closed = True
             self._readers.close()
             try:
@@ -559,6 +587,8 @@ class Session:
                 self._gate.close()
             if self._disk is not None:
                 self._disk.close(synced=self.lasts)
+        finally:
+            self._turn.release()
 
     def _optimize(self) -> None:
         # Statistics for the query planner: where they cannot be had now, the next close gathers them.

@@ -481,6 +481,28 @@ def test_closing_waits_for_the_transaction_of_another_thread(path):
         assert ids(db) == "a"
 
 
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_thread_that_ends_inside_its_transaction(path, memory):
+    """Nobody could end it any more. The next thread may have the number of that one, and is another."""
+    db = ResonanceDB(":memory:" if memory else path)
+
+    def begin():
+        db.begin_transaction()
+        db.insert_node(Node("a"))
+
+    Background(begin).result()
+    Background(lambda: db.insert_node(Node("b"))).result()
+    assert ids(db) == "b"
+    Background(begin).result()
+    with db.transaction():
+        db.insert_node(Node("c"))
+    assert ids(db) == "bc"
+    Background(begin).result()
+    assert ids(db) == "bc"
+    Background(begin).result()
+    Background(db.close).result()
+
+
 def test_closing_while_another_thread_reads(path):
     db = ResonanceDB(path)
     db.insert_node(Node("a"))
