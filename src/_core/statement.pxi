@@ -216,7 +216,8 @@ cdef class Statement:
                     raise ColumnError(f"no value for parameter {key or index} of {self.sql!r}")
                 self.bind_one(index, parameters[key])
             return 0
-        if isinstance(parameters, (str, bytes)):
+        if type(parameters) is not tuple \
+                and (isinstance(parameters, (str, bytes)) or not hasattr(parameters, "__iter__")):
             raise ColumnError("parameters are a sequence of values; put a single one into a tuple")
         values = tuple(parameters)
         if len(values) != wanted:

@@ -154,7 +154,7 @@ def add(writer: Connection, space: Space) -> StoredSpace:
     Raises:
         SpaceError: it cannot be one, or its name does not say whose the vectors are.
     """
-    require_possible(space)
+    space = possible(space)
     if all(each.space != space for each in stored(writer)):
         if not space.name or space.name in NAMELESS:
             raise SpaceError(f"a space named {space.name!r} says nothing of its model; give the model's name")
@@ -163,7 +163,8 @@ def add(writer: Connection, space: Space) -> StoredSpace:
     return find(writer, space)
 
 
-def require_possible(space: Space) -> None:
+def possible(space: Space) -> Space:
+    """The space, its width a plain number whatever kind it came as."""
     if not isinstance(space, Space):
         raise InputError(f"space={space!r:.80}; give a Space(name, dims, revision)")
     texts = (space.name, space.revision, space.normalisation)
@@ -171,11 +172,12 @@ def require_possible(space: Space) -> None:
         raise InputError(f"{space!r:.200}: give a whole number of dimensions, and texts for the rest")
     if space.dims < 1:
         raise SpaceError(f"a space of {space.dims} dimensions; give 1 or more")
+    return space._replace(dims=int(space.dims))
 
 
 def activate(writer: Connection, space: Space, *, replace: bool) -> None:
     """Make ``space`` the active one; see ``ResonanceDB.set_space``."""
-    require_possible(space)
+    space = possible(space)
     before = active(writer)
     if before == space:
         return

@@ -158,6 +158,8 @@ def test_by_position_and_by_name(connection):
         ("SELECT ?", {"a": 1}, "parameter 1"),
         ("SELECT ?", "x", "tuple"),
         ("SELECT ?", b"x", "tuple"),
+        ("SELECT ?", 5, "tuple"),
+        ("SELECT ?", None, "tuple"),
     ],
 )
 def test_wrong_parameters(connection, sql, parameters, says):

@@ -25,6 +25,12 @@ def test_the_first_vectors_define_the_space(db):
     assert db.get_node("c") is None
 
 
+def test_a_width_may_be_any_whole_number(db):
+    db.set_space(Space("wide", np.int64(3)))
+    db.add_space(Space("narrow", np.uint8(2)))
+    assert [(found.space.dims, type(found.space.dims)) for found in db.spaces()] == [(3, int), (2, int)]
+
+
 def test_two_widths_in_one_batch(db):
     with pytest.raises(errors.InputError):
         db.insert_nodes([Node("a", embedding=[1, 0]), Node("b", title="x", embedding=[1, 0, 0])])
