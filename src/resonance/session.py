@@ -26,6 +26,7 @@ from resonance.errors import (
     ForkedConnectionError,
     LockTimeoutError,
     ReadOnlyError,
+    SQLError,
     StorageError,
     TransactionError,
     UsageError,
@@ -354,14 +355,14 @@ class Session:
                     self._checkpoint()
 
     def _leave_wal(self) -> bool:
-        """Switch to a rollback journal; False when another connection has the file open."""
+        """Switch to a rollback journal; False when somebody has the file open, or reads on this one."""
         if self.is_alone:
             return False
         self._readers.let_go()
         self._writer.set_busy_timeout(0)
         try:
             mode = self._writer.execute("PRAGMA journal_mode = TRUNCATE")[0][0]
-        except BusyError:
+        except (BusyError, SQLError):
             return False
         finally:
             self._writer.set_busy_timeout(BUSY_TIMEOUT_MS)

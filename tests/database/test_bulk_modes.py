@@ -43,6 +43,16 @@ def test_a_load_stays_in_wal_while_another_connection_has_the_file(db, any_load_
         assert len(other.get_nodes()) == 1
 
 
+def test_a_load_stays_in_wal_while_somebody_reads_on_its_own_connection(db, any_load_is_large):
+    db.insert_nodes(id=["a", "b"])
+    reading = db.get_raw_db().prepare("SELECT id FROM nodes ORDER BY id")
+    assert next(reading) == ("a",)
+    assert db.insert_nodes(id=["c"]).inserted == 1
+    assert next(reading) == ("b",)
+    reading.close()
+    assert db.get_raw_db().execute("PRAGMA journal_mode") == [("wal",)]
+
+
 def test_who_opens_the_file_during_a_load_waits_and_then_reads(db, any_load_is_large):
     code = "import sys; from resonance import ResonanceDB; print(len(ResonanceDB(sys.argv[1]).get_nodes()))"
     started = []
