@@ -18,7 +18,8 @@ LONG = (
     f"## C++ & *more*, [[b|written]] so!\n\n{WORDS}### Details\n\nA block of it. ^Block-1\n\n"
     f"{WORDS}```\n## In code\n```\n\n> ## Quoted\n\nSetext\n---\n\n{WORDS}"
     f'<a name="by-html"></a>\n\n## Named {{#by-brace}}\n\n{WORDS}## Twice\n\n{WORDS}## Twice\n\n{WORDS}'
-    f"## +=\n\n{WORDS}"
+    f"## +=\n\n{WORDS}## Attributes {{ #by-list .wide title='x' }}\n\n{WORDS}"
+    f"## More\n{{: .x #by-line}}\n\n{WORDS}## One\n\n{WORDS}## Two {{#one-1}}\n\n{WORDS}"
 )
 
 
@@ -41,12 +42,19 @@ def anchors(vault: Vault, written: str) -> list[Anchor | None]:
         ("[x](a.md#first-part)", "a#first-part"),
         ("[x](a.md#First%20part)", "a#first-part"),
         ("[x](a.md#c--more-written-so)", "written-so"),
-        ("[x](a.md#twice-1)", "a#twice"),
+        ("[x](a.md#twice)", "a#twice"),
+        ("[x](a.md#twice-1)", "a#twice~2"),
+        ("[x](a.md#twice_1)", "a#twice~2"),
+        ("[x](a.md#twice-2)", "a#twice~2"),
+        ("[x](a.md#setext-1)", "a#setext"),
         ("[[a#^block-1]]", "/details"),
         ("[[a#Quoted]]", "/details"),
         ("[[a#Setext]]", "a#setext"),
         ("[x](a.md#by-html)", "a#setext"),
         ("[x](a.md#by-brace)", "a#named"),
+        ("[x](a.md#by-list)", "a#attributes-by-list"),
+        ("[x](a.md#by-line)", "a#more"),
+        ("[x](a.md#one-1)", "a#two-one-1"),
         ("[[a#+=]]", "a#"),
     ],
 )
@@ -75,6 +83,10 @@ def test_the_section_that_a_link_names(make_vault: Make, link: str, section: str
         "[[a#^no-block]]",
         "[x](a.md#by-htm)",
         "[x](a.md#first-part-of)",
+        "[x](a.md#by-lis)",
+        "[x](a.md#twice-3)",
+        "[x](a.md#twice-0)",
+        f"[x](a.md#twice-{'9' * 5000})",
     ],
 )
 def test_a_place_that_is_not_there(make_vault: Make, link: str) -> None:

@@ -32,7 +32,8 @@ _BLOCK = re.compile(rb"(?:^|(?<=[ \t\r\n])|(?<=\]\]))\^([\w-]+)[ \t]*(?=\r|\n|\Z
 _EXTENT = re.compile(r"(?:,-?\d+)?(?::#.*)?\Z", re.DOTALL)
 # A heading that another block encloses, such as a quote, is no section's; but it is there.
 _ANY_HEADING = re.compile(rb"^[ \t>*+-]*(#{1,6})[ \t]+([^\r\n]*?)[ \t#]*$", re.MULTILINE)
-_NUMBERED = re.compile(r"-\d+\Z")
+# Of two headings of one name, web pages call the second -1 (or _1), a few -2.
+_NUMBERED = re.compile(r"[-_](\d{1,4})\Z")
 _UNKNOWN = Anchor("unknown")
 _MISSING = Anchor("missing")
 
@@ -121,15 +122,23 @@ def _place(
         places = (m.start() for m in blocks if m.group(1).decode().casefold() == wanted)
         return next((at for at in places if not read().is_silent(at)), None)
     names = [name for name in fragment.split("#") if name.strip()]
-    for keys in ([_key(name) for name in names], [_key(_NUMBERED.sub("", name)) for name in names]):
-        at = _under(headings, keys)
-        if at is not None:
-            return at
+    at = _under(headings, [_key(name) for name in names])
+    if at is not None:
+        return at
     # Writers of plain markdown name places by HTML, or by what stands in braces behind a heading.
     name = re.escape(fragment.strip().encode())
-    named = re.compile(rb"""\b(?:id|name)\s*=\s*(["']?)%b\1(?=[\s/>])|\{\s*#%b\s*\}""" % (name, name), re.I)
-    places = (m.start() for m in named.finditer(data, note.body_offset))
-    return next((at for at in places if not read().in_code(at)), None)
+    in_html = rb"""\b(?:id|name)\s*=\s*(["']?)%b\1(?=[\s/>])""" % name
+    in_braces = rb"\{(?:[^{}\r\n]*[\s:])?#%b(?=[\s}])" % name
+    named = re.compile(rb"%b|%b" % (in_html, in_braces), re.I)
+    for match in named.finditer(data, note.body_offset):
+        if not read().in_code(match.start()):
+            return match.start()
+    numbered = _NUMBERED.search(fragment)
+    if numbered is None or not (number := int(numbered.group(1))):
+        return None
+    key = _key(fragment[: numbered.start()])
+    alike = [heading.start for heading in headings if key in heading.names]
+    return next(reversed(alike[number - 1 : number + 1]), None)
 
 
 def _headings(note: ParsedNote, data: bytes, read: Callable[[], Body]) -> Iterator[_Called]:
