@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,9 @@ def test_sources_outside_the_root_are_refused(root: Path, source: str) -> None:
         ("sources", [1]),
         ("sources", [""]),
         ("sources", {"a": 1}),
+        ("sources", ["\ud800"]),
+        ("excludePatterns", "\ud800"),
+        ("database", "\ud800"),
         ("excludePatterns", 3),
         ("database", 3),
         ("database", ""),
@@ -112,9 +117,43 @@ def test_a_file_that_is_no_json_object_is_refused(root: Path, content: bytes) ->
         load_settings(root)
 
 
-def test_a_root_that_is_no_folder_is_refused(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("sources", [3]),
+        ("sources", ["\ud800"]),
+        ("exclude", [None]),
+        ("exclude", 3),
+        ("model", 3),
+        ("model", ""),
+    ],
+)
+def test_a_wrong_argument_is_named(root: Path, argument: str, value: Any) -> None:
+    with pytest.raises(SettingsError, match=f"the arguments: {argument}"):
+        load_settings(root, **{argument: value})
+
+
+def test_one_text_in_place_of_a_list_is_one_entry(root: Path) -> None:
+    settings = load_settings(root, sources="docs", exclude="drafts")
+    assert (settings.sources, settings.exclude) == (("docs",), ("drafts",))
+
+
+def test_names_too_long_for_a_file_are_no_error_of_the_system(root: Path) -> None:
+    long = "x" * 5_000
+    settings = load_settings(told(root, database=long, sources=[long, f"{long}/*"]))
+    assert settings.database == root / long
+
+
+def test_a_settings_file_that_is_a_pipe_is_refused_and_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / SETTINGS_FILE)
+    with pytest.raises(SettingsError, match="not a regular file"):
+        load_settings(root)
+
+
+@pytest.mark.parametrize("name", ["absent", "x" * 5_000, "a\0b", "\ud800"])
+def test_a_root_that_is_no_folder_is_refused(root: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="no such folder"):
-        load_settings(root / "absent")
+        load_settings(root / name)
 
 
 def test_a_database_that_is_a_folder_is_refused(root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from resonance.errors import ContentError, ContentMissingError, PathEscapeError
 from resonance.model import Problem
 from resonance.vault.root import Root
-from resonance.vault.settings import VaultSettings, is_pattern
+from resonance.vault.settings import VaultSettings, is_folder, is_pattern
 
 NOTE_SUFFIXES = (".md", ".markdown")
 
@@ -156,7 +156,7 @@ def _starts(settings: VaultSettings) -> list[str]:
                 break
             fixed.append(part)
         start = "/".join(fixed) or "."
-        if (settings.root / start).is_dir():
+        if is_folder(settings.root / start):
             starts.add(start)
     if "." in starts:
         return ["."]

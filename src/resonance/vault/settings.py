@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import re
+import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +26,8 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 MAX_LOSS = 0.25
 
 _WILDCARDS = frozenset("*?[")
+_GIVEN = "the arguments"
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,15 @@ class VaultSettings:
 
 def is_pattern(root: Path, source: str) -> bool:
     """Whether a source is a pattern; a folder whose name holds a ``[`` is not."""
-    return bool(_WILDCARDS & set(source)) and not (root / source).exists()
+    return bool(_WILDCARDS & set(source)) and not os.path.lexists(root / source)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; no name is too long or too odd to ask for."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def load_settings(
@@ -79,11 +92,14 @@ def load_settings(
     ``max_loss`` is in percent, here and in the file (``maxLoss``).
 
     Raises:
-        SettingsError: the root is no folder, or a value in the file makes no sense.
+        SettingsError: the root is no folder, or a value, given or in the file, makes no sense.
     """
     given = {"sources": sources, "exclude": exclude, "model": model, "dialect": dialect}
+    sources = _texts(_GIVEN, given, "sources")
+    exclude = _texts(_GIVEN, given, "exclude")
+    model = _text(_GIVEN, given, "model")
     folder = expanded(root).absolute()
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise SettingsError(f"{folder}: no such folder; name the folder that holds the notes")
     file = folder / SETTINGS_FILE
     told = _read(file)
@@ -97,7 +113,7 @@ def load_settings(
         path = folder / (_text(file, told, "database") or DEFAULT_DATABASE)
     else:
         path = expanded(database).absolute()
-    if path.is_dir():
+    if is_folder(path):
         raise SettingsError(f"{path}: the database is a folder; name a file")
 
     percent = told.get("maxLoss") if max_loss is None else max_loss
@@ -143,6 +159,8 @@ def settings_of(db: ResonanceDB, root: Path | str) -> VaultSettings:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError("it is not a regular file")  # to read a pipe is to wait
         told = json.loads(file.read_bytes())
     except FileNotFoundError:
         return {}
@@ -176,24 +194,28 @@ def _tidy_sources(where: str, root: Path, sources: Sequence[str]) -> tuple[str, 
     return tuple(sorted(text for text in tidy if not folders & {str(p) for p in PurePosixPath(text).parents}))
 
 
-def _text(file: Path, told: Mapping[str, Any], key: str, prefix: str = "") -> str | None:
-    value = told.get(key)
-    if value is None or (isinstance(value, str) and value.strip() and "\0" not in value):
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and _NO_TEXT.search(value) is None
+
+
+def _text(where: Path | str, told: Mapping[str, Any], key: str, prefix: str = "") -> str | None:
+    value: str | None = told.get(key)
+    if value is None or _is_text(value):
         return value
-    raise SettingsError(f"{file}: {prefix}{key} must be a text, not {_kind(value)}")
+    raise SettingsError(f"{where}: {prefix}{key} must be a text, not {_kind(value)}")
 
 
-def _texts(file: Path, told: Mapping[str, Any], key: str) -> Sequence[str] | None:
+def _texts(where: Path | str, told: Mapping[str, Any], key: str) -> Sequence[str] | None:
     value = told.get(key)
     if value is None:
         return None
     if isinstance(value, str):
         value = [value]
-    if not isinstance(value, list):
-        raise SettingsError(f"{file}: {key} must be a list of texts, not {_kind(value)}")
+    if not isinstance(value, list | tuple):
+        raise SettingsError(f"{where}: {key} must be a list of texts, not {_kind(value)}")
     for item in value:
-        if not isinstance(item, str) or not item.strip():
-            raise SettingsError(f"{file}: {key} must be a list of texts, but holds {item!r}")
+        if not _is_text(item):
+            raise SettingsError(f"{where}: {key} must be a list of texts, but holds {item!r}")
     return value
 
 
@@ -240,7 +262,7 @@ def _relations(file: Path, told: Mapping[str, Any]) -> Relations:
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    if value == "":
-        return "an empty text"
-    return names.get(type(value), "null" if value is None else "a number")
+    names = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    if isinstance(value, str):
+        return repr(value) if value.strip() else "an empty text"
+    return names.get(type(value), "null" if value is None else f"a {type(value).__name__}")
