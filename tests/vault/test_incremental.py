@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -23,8 +24,9 @@ from resonance.vault import ledger, note
 from resonance.vault.embed import CallableEmbedder
 from resonance.vault.ingest import Keeper, ingest
 from resonance.vault.report import IngestReport
-from resonance.vault.settings import load_settings
+from resonance.vault.settings import SETTINGS_FILE, load_settings
 from resonance.vault.tally import tally, tally_named
+from resonance.vault.tombstones import undo
 
 Make = Callable[[Files], Vault]
 
@@ -163,6 +165,51 @@ def test_new_rules_read_every_file_again(make_vault: Make, monkeypatch: pytest.M
     monkeypatch.setattr("resonance.vault.ingest.RULES", note.RULES + 1)
     assert vault.ingest().indexed == 2
     assert vault.ingest().unchanged == 2
+
+
+def set_up(vault: Vault, **values: Any) -> None:
+    (vault.root / SETTINGS_FILE).write_text(json.dumps(values))
+
+
+def test_a_note_that_was_out_of_sight_when_the_rules_changed_is_read_by_them_once_it_is_back(
+    make_vault: Make,
+) -> None:
+    text = {"malformed.md": "[[a|b]]", "held.md": "[[a|b]]"}
+    vault = make_vault({**text, "a.md": "", "b.md": ""})
+    vault.ingest(embedder=hash_embedder())
+    vault.write({"malformed.md": b"\xff"})
+    vault.remove("held.md")
+    set_up(vault, dialect="dendron", maxLoss=0)
+    report = Keeper(vault.db, vault.settings, embedder=hash_embedder()).ingest(hold=True)
+    assert (report.held, len(report.problems)) == (["held.md"], 1)
+    vault.write(text)
+    assert vault.ingest(embedder=hash_embedder()).indexed == 2
+    assert dump(vault.db) == from_scratch(vault)
+    assert vault.ingest(embedder=hash_embedder()).unchanged == 4
+
+
+def test_one_note_read_by_new_rules_is_no_word_about_the_others(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "", "b.md": "", "c.md": "[[a|b]]", "d.md": "[[a|b]]"})
+    vault.ingest(embedder=hash_embedder())
+    set_up(vault, dialect="dendron")
+    vault.ingest(embedder=hash_embedder(), only=["c.md"])
+    vault.ingest(embedder=hash_embedder(), only=["c.md"])
+    assert vault.ingest(embedder=hash_embedder()).indexed == 4
+    assert dump(vault.db) == from_scratch(vault)
+    assert vault.ingest(embedder=hash_embedder()).unchanged == 4
+
+
+def test_what_is_brought_back_is_read_by_the_rules_there_are_now(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "", "b.md": "", "c.md": "[[a|b]]"})
+    vault.ingest(embedder=hash_embedder())
+    vault.remove("c.md")
+    vault.ingest(embedder=hash_embedder())
+    set_up(vault, dialect="dendron")
+    vault.ingest(embedder=hash_embedder())
+    vault.write({"c.md": "[[a|b]]"})
+    assert undo(vault.db, vault.settings).restored == ["c.md"]
+    vault.ingest(embedder=hash_embedder())
+    assert dump(vault.db) == from_scratch(vault)
 
 
 @pytest.mark.parametrize("step", ["write_documents", "drop_unused_tags", "read_names"])

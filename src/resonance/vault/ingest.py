@@ -454,7 +454,18 @@ class _Run:
             tags |= ledger.led_to(self.db, self._documents())
         ledger.drop_unused_tags(self.db, tags)
         tombstones.expire(self.db)
-        self.store.set_properties({**told, "vault.rules": self.rules, "vault.resolved": signature})
+        self.store.set_properties({**told, **self._rules_told(), "vault.resolved": signature})
+
+    def _rules_told(self) -> dict[str, str]:
+        """By which rules the notes in the database were read."""
+        if not self.other_rules:
+            return {}
+        unread = self.known.keys() - {document.path for document in self.documents}
+        if all(map(self.asked, unread)):
+            self.store.unfinish(unread)
+            return {"vault.rules": self.rules}
+        # Some by these, some by others: whoever looks at all of them reads them again.
+        return {"vault.rules": ""}
 
     def _same_names(self, seen: Territory) -> bool:
         """Whether all notes answer to the same names as at the end of the last run."""

@@ -148,6 +148,11 @@ class Store:
                 ],
             )
 
+    def unfinish(self, paths: Iterable[str]) -> None:
+        """Have some notes read again once their files can be, even if these are as they were."""
+        with self.db.transaction() as connection:
+            connection.executemany("UPDATE files SET hash = '' WHERE path = ?", [(path,) for path in paths])
+
     def write_vectors(self, nodes: Mapping[str, Vector]) -> None:
         """Give vectors to nodes, as far as they are there."""
         with self.pace.measured(), self.db.transaction():

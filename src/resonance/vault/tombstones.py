@@ -31,6 +31,7 @@ _OTHERS_EDGES = (
     "{side} IN (SELECT value FROM json_each(?)) AND NOT EXISTS "
     "(SELECT 1 FROM files WHERE files.node = edges.source AND files.path = edges.context_source)"
 )
+_RULES = "(SELECT value FROM properties WHERE key = 'vault.rules')"
 # Table, the note that a row belongs to, which rows. A section belongs to its document.
 _ROWS = (
     (
@@ -95,6 +96,8 @@ def bury(connection: Connection, run: int, nodes: Sequence[str]) -> None:
         numbered = table in ("links", "sections")
         columns = [c for c in _columns(connection, table) if not (numbered and c == "id")]
         pairs = ", ".join(f"'{column}', {column}" for column in columns)
+        if table == "files":
+            pairs += f", 'rules', {_RULES}"
         vector = "(SELECT id FROM spaces WHERE active = 1), embedding" if table == "nodes" else "NULL, NULL"
         connection.execute(
             f"INSERT INTO tombstones (run, removed_at, entity, node, space, embedding, row) "
@@ -140,7 +143,9 @@ def undo(db: ResonanceDB, settings: VaultSettings) -> Undone:
     nodes = _fitting(db, run, undone)
     hashes = dict(
         db.query(
-            "SELECT node, json_extract(row, '$.hash') FROM tombstones WHERE run = ? AND entity = 'files'",
+            # What was read by other rules stays unfinished, and is read again.
+            f"SELECT node, json_extract(row, '$.hash') FROM tombstones WHERE run = ? AND entity = 'files' "
+            f"AND json_extract(row, '$.rules') IS {_RULES}",
             (run,),
         )
     )
