@@ -16,7 +16,7 @@ ORDER = """
     backup
     migrate
     factory
-    readers
+    readers turns
     session
     history rows parallel
     changes spaces

@@ -33,7 +33,6 @@ from resonance.errors import (
 )
 from resonance.factory import (
     BUSY_TIMEOUT_MS,
-    LOCK_TIMEOUT,
     PAGE_SIZE,
     connect_migrated,
     connect_scratch,
@@ -44,13 +43,11 @@ from resonance.factory import (
 from resonance.lock import WriteGate
 from resonance.model import Checkpoint
 from resonance.readers import Readers
+from resonance.turns import Turns
 from resonance.watch import State, Version
 
 CHECKPOINT_FRAMES = 2000
 """The WAL is written back after the commit that makes it longer than this many pages."""
-
-_LOOKS_EVERY = 1.0
-"""Seconds between two looks whether the thread that writes is still alive."""
 
 # On engines with the WAL-reset bug nobody may commit while a checkpoint runs.
 _CHECKPOINT_UNDER_LOCK = engine_number() < 3_051_003
@@ -85,10 +82,6 @@ class Session:
         self.writes = 0
         self._pid = os.getpid()
         self._gate = WriteGate(self.path)
-        self._next = threading.Lock()
-        self._turn = threading.RLock()
-        self._owner: threading.Thread | None = None
-        self._abandoning = threading.Lock()
         self._spoiled_by: BaseException | None = None
         self._began = 0.0
         self._local = threading.local()
@@ -111,6 +104,7 @@ class Session:
             )
         self._file = None if self.is_alone else SameFile(self.path)
         self._readers = Readers(self.path, self._file)
+        self._turns = Turns(self.path, None if self.is_alone else self._gate)
 
     def __reduce__(self) -> NoReturn:
         raise UsageError(
@@ -132,7 +126,7 @@ class Session:
     @property
     def in_transaction(self) -> bool:
         """True when this thread has a write transaction open."""
-        return self._owner is threading.current_thread()
+        return self._turns.owner is threading.current_thread()
 
     @property
     def pinned(self) -> bool:
@@ -172,7 +166,7 @@ class Session:
         try:
             self._begin("BEGIN IMMEDIATE", started)
         except BaseException:
-            self._end_turn()
+            self._turns.end()
             raise
         return self._writer
 
@@ -190,7 +184,7 @@ class Session:
                 with self._after_commit():
                     self._checkpoint()
         finally:
-            self._end_turn()
+            self._turns.end()
         if due and not _CHECKPOINT_UNDER_LOCK:
             with self._after_commit(), self._readers.lent() as connection:
                 connection.checkpoint()
@@ -201,7 +195,7 @@ class Session:
         try:
             self._rollback()
         finally:
-            self._end_turn()
+            self._turns.end()
 
     def _begin(self, sql: str, started: float) -> None:
         if self._outside_wal and sql == "BEGIN IMMEDIATE":
@@ -212,7 +206,7 @@ class Session:
             raise LockTimeoutError(self.path, time.monotonic() - started, None) from error
         self._began = time.monotonic()
         self.waits.append(self._began - started)
-        self._owner = threading.current_thread()
+        self._turns.owner = threading.current_thread()
 
     @contextlib.contextmanager
     def _after_commit(self) -> Iterator[None]:
@@ -240,10 +234,10 @@ class Session:
         self.writes += 1
         self._local.writes = self.writes_here + 1
         self.holds.append(time.monotonic() - self._began)
-        self._owner = None
+        self._turns.owner = None
 
     def _rollback(self) -> None:
-        self._owner = self._spoiled_by = None
+        self._turns.owner = self._spoiled_by = None
         # SQLite has rolled back by itself after a full disk or an I/O error.
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
@@ -388,7 +382,7 @@ class Session:
         try:
             yield self._writer
         finally:
-            self._end_turn()
+            self._turns.end()
 
     def checkpoint(self, *, truncate: bool) -> Checkpoint:
         """Write the WAL back into the file; it is synced to disk when this returns."""
@@ -432,49 +426,12 @@ class Session:
                 self.checkpoint(truncate=True)
 
     def _take_turn(self, patience: float | None = None) -> None:
-        """Become the only writer. Two locks in a row: who comes back at once queues behind who waits."""
-        started = time.monotonic()
-        patience = LOCK_TIMEOUT if patience is None else patience
-        if not self._next.acquire(timeout=patience):
-            raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
-        try:
-            if not self._wait_for_turn(patience):
-                raise LockTimeoutError(self.path, time.monotonic() - started, os.getpid())
-        finally:
-            self._next.release()
-        try:
-            self._guard()
-            if self._file is not None:
-                self._file.require()
-                self._gate.acquire(patience)
-        except BaseException:
-            self._turn.release()
-            raise
+        self._turns.take(patience, require=self._require_file, abandon=self._rollback)
 
-    def _wait_for_turn(self, patience: float = float("inf")) -> bool:
-        until = time.monotonic() + patience
-        while True:
-            self._roll_back_abandoned()
-            left = until - time.monotonic()
-            if self._turn.acquire(timeout=max(min(left, _LOOKS_EVERY), 0)):
-                return True
-            if left <= 0:
-                return False
-
-    def _roll_back_abandoned(self) -> None:
-        """A thread may end with its transaction open; then nobody else could end that, or write."""
-        with self._abandoning:
-            if self._owner is None or self._owner.is_alive():
-                return
-            self._rollback()
-            if not self.is_alone:
-                self._gate.release()
-            self._turn = threading.RLock()
-
-    def _end_turn(self) -> None:
-        if not self.is_alone:
-            self._gate.release()
-        self._turn.release()
+    def _require_file(self) -> None:
+        self._guard()
+        if self._file is not None:
+            self._file.require()
 
     def _require_writable(self) -> None:
         self._guard()
@@ -507,11 +464,8 @@ class Session:
         elif (pinned := getattr(self._local, "snapshot", None)) is not None:
             yield pinned
         elif self.is_alone:
-            self._wait_for_turn()
-            try:
+            with self._turns.among_threads(self._rollback):
                 yield self._writer
-            finally:
-                self._turn.release()
         else:
             with self._readers.lent() as connection:
                 yield connection
@@ -576,8 +530,7 @@ class Session:
             return
         if self.in_transaction:
             self.rollback()
-        self._wait_for_turn()
-        try:
+        with self._turns.among_threads(self._rollback):
             self._closed = True
             self._readers.close()
             try:
@@ -588,8 +541,6 @@ class Session:
                 self._gate.close()
             if self._disk is not None:
                 self._disk.close(synced=self.lasts)
-        finally:
-            self._turn.release()
 
     def _optimize(self) -> None:
         # Statistics for the query planner: where they cannot be had now, the next close gathers them.

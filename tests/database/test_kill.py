@@ -157,9 +157,9 @@ def test_killed_while_vacuuming(path):
 
 def test_a_stopped_holder_of_the_lock_is_named(path, monkeypatch):
     """SIGSTOP: it is alive, and will not let go."""
-    from resonance import errors, session
+    from resonance import errors, turns
 
-    monkeypatch.setattr(session, "LOCK_TIMEOUT", 0.3)
+    monkeypatch.setattr(turns, "LOCK_TIMEOUT", 0.3)
     ready, told = os.pipe()
 
     def hold(path, told):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from resonance import ResonanceDB, errors, session
+from resonance import ResonanceDB, errors, turns
 from resonance._core import Connection
 from resonance.model import Node, Space
 from support import Background, dump, wait_until
@@ -290,7 +290,7 @@ def test_a_lock_that_does_not_come_names_its_holder(db, monkeypatch):
     import subprocess
     import sys
 
-    monkeypatch.setattr(session, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(turns, "LOCK_TIMEOUT", 0.2)
     code = """
 import sys
 from resonance import ResonanceDB
@@ -317,7 +317,7 @@ with ResonanceDB(sys.argv[1]) as db, db.transaction():
 
 def test_a_holder_that_died_is_not_named(db, monkeypatch):
     """The lock of a killed process is free at once."""
-    monkeypatch.setattr(session, "LOCK_TIMEOUT", 5)
+    monkeypatch.setattr(turns, "LOCK_TIMEOUT", 5)
     from support import start_python
 
     process = start_python(
@@ -336,7 +336,7 @@ def test_a_holder_that_died_is_not_named(db, monkeypatch):
 def test_a_lock_another_thread_keeps(db, monkeypatch):
     import os
 
-    monkeypatch.setattr(session, "LOCK_TIMEOUT", 0.2)
+    monkeypatch.setattr(turns, "LOCK_TIMEOUT", 0.2)
     with db.transaction():
         with pytest.raises(errors.LockTimeoutError) as caught:
             outside(db, lambda db: db.insert_node(Node("b")))
