@@ -106,16 +106,17 @@ def test_nodes_made_for_edges_are_told(db):
 
 def test_a_shared_load_that_stops_has_told_what_stays(db, monkeypatch):
     monkeypatch.setattr(bulk, "SHARED_HOLD", 0)
+    monkeypatch.setattr(bulk, "SHARED_PAUSE", 0)
 
     def stop(done, total):
-        if done > 200:
+        if done > 100:
             raise ZeroDivisionError
 
-    ids = [f"n{number}" for number in range(2000)]
+    ids = [f"n{number}" for number in range(500)]
     with pytest.raises(ZeroDivisionError):
         db.insert_nodes(id=ids, mode="shared", progress=stop)
     there = db.get_stats().nodes
-    assert 200 < there < 2000
+    assert 100 < there < 500
     assert trail(db, limit=1)[0][4] == {"inserted": there, "updated": 0}
 
 

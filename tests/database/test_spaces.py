@@ -188,16 +188,17 @@ def test_pieces_are_of_one_space(db):
 
 def test_a_shared_load_stops_when_its_space_is_not_in_use_any_more(db, monkeypatch):
     monkeypatch.setattr(bulk, "SHARED_HOLD", 0)
+    monkeypatch.setattr(bulk, "SHARED_PAUSE", 0)
 
     def switch(done, total):
         if db.space.name == "unnamed":
             db.set_space(Space("other", 4), replace=True)
 
-    ids = [f"n{i:04}" for i in range(500)]
+    ids = [f"n{i:03}" for i in range(100)]
     with pytest.raises(errors.SpaceError, match="not the active space"):
-        db.insert_nodes(id=ids, embedding=unit(500, 4), mode="shared", progress=switch)
+        db.insert_nodes(id=ids, embedding=unit(100, 4), mode="shared", progress=switch)
     assert len(db.embeddings()) == 0
-    assert db.insert_nodes(id=ids, title="t", mode="shared", progress=switch).rows == 500
+    assert db.insert_nodes(id=ids, title="t", mode="shared", progress=switch).rows == 100
 
 
 @pytest.mark.parametrize("damage", ["zeroblob(12)", "x''", "zeroblob(4004)"])
