@@ -422,10 +422,12 @@ def vector_column(str name not None, values, Py_ssize_t width=-1):
     cdef const float[:, ::1] view
     cdef const float[::1] vector
     cdef Py_ssize_t row
+    if isinstance(values, numpy.ndarray) and values.shape == (0,):
+        values = []     # which is what NumPy makes an array of no vectors from
     if not isinstance(values, (bytes, bytearray, str, memoryview, numpy.ndarray)) \
             and not hasattr(values, "__array__"):
         values = as_list(values, name)
-        if any([item is None or is_masked(item) for item in values]):
+        if not values or any([item is None or is_masked(item) for item in values]):
             return sparse_vectors(name, values, width)
         try:
             view = as_vectors(values, width, name)

@@ -185,6 +185,7 @@ CASES = {
         0,
     ),
     "too few vectors": (nodes(id=["x", "y"], embedding=[X]), errors.ColumnError, "embedding", None),
+    "no vectors": (nodes(id=["x"], embedding=[]), errors.ColumnError, "embedding", None),
     "too many vectors": (nodes(id=["x"], embedding=[X, Y]), errors.ColumnError, "embedding", None),
     "one vector for all": (
         nodes(id=["x", "y"], embedding=np.ones(4)),
@@ -613,6 +614,8 @@ def test_what_is_fine_all_the_same(filled):
         lambda: filled.insert_nodes([]),
         lambda: filled.insert_nodes(id=[], embedding=np.ones((0, 4))),
         lambda: filled.insert_nodes(id=[], embedding=np.ones((0, 9))),
+        lambda: filled.insert_nodes(id=[], embedding=[]),
+        lambda: filled.insert_nodes(id=[], embedding=np.array([])),
         lambda: filled.insert_nodes(id=[], title="x"),
         lambda: filled.insert_edges([]),
         lambda: filled.insert_edges(source=[], target=[]),
