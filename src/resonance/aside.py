@@ -13,6 +13,7 @@ from resonance import _core, changes, spaces
 from resonance.errors import ROWS_NAMED, ColumnError, InputError, SpaceError, UnknownNodesError
 from resonance.history import History
 from resonance.model import FloatArray, InsertReport, MissingVectors, Space, SpaceInfo
+from resonance.search.filters import count_of
 from resonance.session import Session
 from resonance.spaces import OWED, TEXT, WANTED, StoredSpace, current, told
 from resonance.words import counted
@@ -70,8 +71,7 @@ class Spaces:
         Raises:
             SpaceError: there is no such space, or it is the active one.
         """
-        if limit < 1:
-            raise InputError(f"limit={limit}; give 1 or more")
+        limit = count_of(limit, "limit", least=1)
         with self._session.snapshot() as connection:
             found = _aside(connection, space)
             rows = connection.query(
@@ -113,6 +113,8 @@ class Spaces:
             SpaceError: there is no such space, or it is the active one.
         """
         started = time.monotonic()
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise InputError(f"{ids!r:.60} is not a sequence of ids")
         nodes = list(ids)
         if stamps is not None and len(stamps) != len(nodes):
             raise ColumnError(f"{len(stamps)} stamps for {len(nodes)} ids", column="stamps")
@@ -236,6 +238,8 @@ def _aside(connection: _core.Connection, space: Space | str) -> StoredSpace:
 
 def _checked(nodes: list[str], vectors: Any, dims: int) -> tuple[FloatArray, int]:
     """Unit rows, and how many were all zeros."""
+    if not nodes and hasattr(vectors, "__len__") and not len(vectors):
+        vectors = np.empty((0, dims))
     given = _core.as_vectors(vectors, dims)
     column = _core.vector_column("embedding", given, dims)
     _core.NodePlan([_core.text_column("id", nodes), column])

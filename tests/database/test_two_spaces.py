@@ -116,12 +116,26 @@ def test_a_model_that_has_nothing_to_say_misses_nothing(two):
         (["n00", None], np.ones((2, 3)), errors.InputError, "row 1"),
         (["n00", ""], np.ones((2, 3)), errors.InvalidIdError, "row 1"),
         (["n00"], b"\0" * 12, errors.EmbeddingError, "dtype"),
+        ("n00", np.ones((3, 3)), errors.InputError, "not a sequence of ids"),
+        (None, np.ones((3, 3)), errors.InputError, "not a sequence of ids"),
+        ([], [[1, 2, 3]], errors.ColumnError, "rows"),
     ],
 )
 def test_rows_that_are_wrong_are_named_and_nothing_is_written(two, ids, vectors, error, match):
     with pytest.raises(error, match=match):
         two.insert_vectors(NEW, ids, vectors)
     assert stored(two, NEW) == {}
+
+
+@pytest.mark.parametrize("none", [[], np.array([]), np.ones((0, 3))], ids=["list", "array", "matrix"])
+def test_no_rows_at_all(two, none):
+    assert two.insert_vectors(NEW, [], none).rows == 0
+
+
+@pytest.mark.parametrize("limit", [0, "1", 1.5])
+def test_how_many_to_tell_of_is_a_whole_number(two, limit):
+    with pytest.raises(errors.InputError, match="limit="):
+        two.missing_vectors(NEW, limit)
 
 
 def test_the_active_space_is_written_through_the_nodes(two):
