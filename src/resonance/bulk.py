@@ -32,7 +32,7 @@ SHARED_HOLD = 0.02
 SHARED_PAUSE = 0.008
 """Seconds the lock is left alone between two such batches: as long as a waiter sleeps at most."""
 
-STUBS_AT_ONCE = 1024
+STUBS_AT_ONCE = 512
 """Nodes made in one transaction of a shared load of edges."""
 
 POURED_FROM = changes.TRIGGERS_UP_TO + 1
