@@ -259,6 +259,9 @@ class ResonanceDB(Questions, Spaces):
     ) -> InsertReport:
         """Insert or update many edges. Foreign keys hold when it returns, whatever the mode.
 
+        Of rows with the same source, target and type the last one counts; the report has the others
+        among the unchanged.
+
         Args:
             edges: an iterable of :class:`Edge` or (source, target, type, ...), where an edge keeps what no
                 tuple is long enough to name; or anything with ``__arrow_c_stream__``; or

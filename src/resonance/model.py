@@ -48,7 +48,10 @@ class Node:
 
 
 class Edge(NamedTuple):
-    """A directed, typed edge; ``confidence`` and ``veracity`` lie in [0, 1]."""
+    """A directed, typed edge.
+
+    ``confidence`` and ``veracity`` are meant to lie in [0, 1]; any finite number is stored.
+    """
 
     source: str
     target: str
@@ -217,7 +220,8 @@ class EmbeddingMatrix:
 
     Attributes:
         names: the ids as UTF-8, from which :attr:`ids` are made and which :meth:`to_arrow` hands over.
-        vectors: (n, d) float32, C-contiguous; every row has unit norm.
+        vectors: (n, d) float32, C-contiguous; rows as they are stored: of unit norm, unless another
+            program wrote them, which the doctor tells.
     """
 
     names: Names
