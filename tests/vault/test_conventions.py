@@ -258,6 +258,12 @@ LOGSEQ: list[tuple[str, list[Expected]]] = [
     ("[[What?]]", [wiki("pages-what-3f")]),
     ("[[Another/Title]] [[titled]] [[Nick]] [[nack]]", [wiki("pages-titled")] * 4),
     ("[[Jan 12th, 2021]] [[2021-01-12]]", [wiki("journals-2021-01-12")] * 2),
+    (
+        "[[2021-01-12 Tue]] [[Tuesday, 12.01.2021]] [[12th January 2021]] #[[20210112]]",
+        [wiki("journals-2021-01-12")] * 3
+        + [("tag", "TAGGED_AS", None, "resolved", "journals-2021-01-12", None)],
+    ),
+    ("[[12-01-2021]] [[2021-01-12 Mon]]", [page("12-01-2021"), page("2021-01-12 mon")]),
     ("[[Home]] [[folder/Note]]", [wiki(HOME), wiki(NOTE)]),
     ("[[Not Written]] [[not written]]", [page("not written")] * 2),
     (

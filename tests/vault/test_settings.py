@@ -133,6 +133,15 @@ def test_a_wrong_argument_is_named(root: Path, argument: str, value: Any) -> Non
         load_settings(root, **{argument: value})
 
 
+def test_what_logseq_keeps_of_old_pages_is_no_part_of_its_vaults(root: Path) -> None:
+    assert load_settings(root, dialect="logseq", exclude="x").exclude == (
+        "x",
+        "logseq/bak",
+        "logseq/version-files",
+    )
+    assert load_settings(root).exclude == ()
+
+
 def test_one_text_in_place_of_a_list_is_one_entry(root: Path) -> None:
     settings = load_settings(root, sources="docs", exclude="drafts")
     assert (settings.sources, settings.exclude) == (("docs",), ("drafts",))

@@ -14,6 +14,9 @@ DIALECTS: tuple[str, ...] = get_args(Dialect)
 
 ANY_KEY = "*"
 
+OLD_PAGES = ("logseq/bak", "logseq/version-files")
+"""Where Logseq keeps what pages said before: no part of the vault."""
+
 RELATION_KEYS = (
     "requires",
     "related",

@@ -78,12 +78,34 @@ def page_names(path: str) -> list[str]:
             day = date(*map(int, match.groups()))
         except ValueError:
             return names
-        names += [f"{_MONTHS[day.month - 1]} {day.day}{_ordinal(day.day)}, {day.year:04}", day.isoformat()]
+        names += _day_names(day)
     return names
 
 
 # Not strftime: its months are in the language of the machine.
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = "January February March April May June July August September October November December".split()
+_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+
+
+def _day_names(day: date) -> list[str]:
+    """What a journal may be called, whichever form somebody has chosen.
+
+    But for two, ``dd-MM-yyyy`` and ``MM-dd-yyyy``, of which nobody can tell the one from the other.
+    """
+    year, month, at = day.isoformat().split("-")
+    nth, called, weekday = f"{day.day}{_ordinal(day.day)}", _MONTHS[day.month - 1], _DAYS[day.weekday()]
+    names = [f"{year}-{month}-{at}", f"{year}/{month}/{at}", f"{year}{month}{at}", f"{month}/{at}/{year}"]
+    names += [f"{month}_{at}_{year}", f"{year}年{month}月{at}日"]
+    for name in (called[:3], called):
+        names += [f"{name} {nth}, {year}", f"{nth} {name} {year}"]
+    for name in (weekday[:3], weekday):
+        names += [f"{year}-{month}-{at} {name}", f"{name}, {year}/{month}/{at}"]
+        names += [
+            f"{name}, {month}/{at}/{year}",
+            f"{name}, {at}-{month}-{year}",
+            f"{name}, {at}.{month}.{year}",
+        ]
+    return names
 
 
 def _ordinal(day: int) -> str:

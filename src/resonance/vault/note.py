@@ -18,8 +18,8 @@ from resonance.vault.frontmatter import Frontmatter, Text, parse_frontmatter
 from resonance.vault.ids import normalise_tag
 from resonance.vault.links import CITES, TAGGED_AS, Places, RawLink, relation_link, tag_link, wikilink
 
-RULES = 3
-"""Raised whenever the same file would be parsed into something else, so that vaults are read again."""
+RULES = 4
+"""Raised whenever the same file would become something else, so that vaults are read again."""
 
 _BOM = b"\xef\xbb\xbf"
 _WIKILINK = re.compile(r"!?\[\[[^\[\]\r\n]+\]\]")

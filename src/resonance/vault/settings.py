@@ -14,7 +14,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 from resonance.errors import SettingsError
-from resonance.vault.dialect import ANY_KEY, DIALECTS, Dialect, Reading, Relations, edge_type, relations_of
+from resonance.vault.dialect import (
+    ANY_KEY,
+    DIALECTS,
+    OLD_PAGES,
+    Dialect,
+    Reading,
+    Relations,
+    edge_type,
+    relations_of,
+)
 from resonance.vault.sections import SectionRules, read_rules
 
 if TYPE_CHECKING:
@@ -122,16 +131,18 @@ def load_settings(
     ):
         where = f"{file}: maxLoss" if max_loss is None else "max_loss"
         raise SettingsError(f"{where} must be a percentage between 0 and 100, not {percent!r}")
+    reading = Reading(_dialect(file, told, dialect), _relations(file, told))
+    left_out = [*(exclude or ()), *(OLD_PAGES if reading.dialect == "logseq" else ())]
     embeddings = _mapping(file, told, "embeddings")
     named = model if model is not None else _text(file, embeddings, "model", "embeddings.")
     return VaultSettings(
         root=folder,
         sources=_tidy_sources(where, folder, sources or (".",)),
-        exclude=tuple(dict.fromkeys(unicodedata.normalize("NFC", text) for text in exclude or ())),
+        exclude=tuple(dict.fromkeys(unicodedata.normalize("NFC", text) for text in left_out)),
         database=path,
         model=named,
         dims=_dims(file, embeddings) if model is None else None,
-        reading=Reading(_dialect(file, told, dialect), _relations(file, told)),
+        reading=reading,
         sections=read_rules(file, told.get("sections")),
         told={name: value for name, value in given.items() if value is not None},
         max_loss=None if percent is None else percent / 100,
