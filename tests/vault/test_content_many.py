@@ -305,6 +305,16 @@ def test_a_section_of_the_database_is_its_part_of_the_file(make_vault: Make) -> 
     assert (moved.text, moved.state, moved.path, moved.span) == (found.text, "moved", "b.md", record.span)
 
 
+def test_a_part_that_begins_within_a_line_is_known_by_its_bytes_wherever_it_is(make_vault: Make) -> None:
+    line = " ".join(f"word{number}" for number in range(400))
+    vault = make_vault({"a.md": f"# One\n\nfirst\n\n# Two\n\n{line}\n\n# Three\n\nlast\n"})
+    vault.ingest()
+    before = vault.db.content("a#two:2")
+    vault.write({"a.md": f"# One\n\nfirst, edited\n\n# Two\n\n{line}\n\n# Three\n\nlast, too\n"})
+    after = vault.db.content("a#two:2")
+    assert (after.text, after.state) == (before.text, "moved")
+
+
 def test_of_two_equal_parts_the_nearer_one_is_taken() -> None:
     text = b"x\nsame\ny\nsame\n"
     digest = hashlib.sha256(b"same\n").hexdigest()

@@ -169,8 +169,10 @@ def _part(
         if now is None:
             reason = "the file has changed, and this part of it is not there as it was indexed"
             return Content(record.id, None, "missing", path, None, reason)
-        reason = "this part of the file has changed since it was indexed"
-        return Content(record.id, data[now[0] : now[1]].decode(), "changed", path, now, reason)
+        if hashlib.sha256(data[now[0] : now[1]]).hexdigest() != record.span_hash:
+            reason = "this part of the file has changed since it was indexed"
+            return Content(record.id, data[now[0] : now[1]].decode(), "changed", path, now, reason)
+        found = now  # it begins within a line
     state: ContentState = "fresh" if (path, found) == (record.path, span) else "moved"
     return Content(record.id, data[found[0] : found[1]].decode(), state, path, found)
 
