@@ -188,6 +188,21 @@ def test_a_note_that_was_out_of_sight_when_the_rules_changed_is_read_by_them_onc
     assert vault.ingest(embedder=hash_embedder()).unchanged == 4
 
 
+def test_a_note_that_was_out_of_sight_when_the_model_changed_is_embedded_once_it_is_back(
+    make_vault: Make,
+) -> None:
+    text = {"malformed.md": "one", "held.md": "two"}
+    vault = make_vault({**text, "a.md": "three"})
+    vault.ingest(embedder=hash_embedder("first"))
+    vault.write({"malformed.md": b"\xff"})
+    vault.remove("held.md")
+    set_up(vault, maxLoss=0)
+    Keeper(vault.db, vault.settings, embedder=hash_embedder()).ingest(hold=True)
+    vault.write(text)
+    assert vault.ingest(embedder=hash_embedder()).vectors == 3
+    assert dump(vault.db) == from_scratch(vault)
+
+
 def test_one_note_read_by_new_rules_is_no_word_about_the_others(make_vault: Make) -> None:
     vault = make_vault({"a.md": "", "b.md": "", "c.md": "[[a|b]]", "d.md": "[[a|b]]"})
     vault.ingest(embedder=hash_embedder())

@@ -377,10 +377,12 @@ class _Run:
         pending = [path for path in self.vectors.pending() if path not in written]
         waiting = [self.picture.files[path] for path in pending if path in self.picture.files]
         done = 0
+        unread = set(pending)
         if waiting or self.vectors.replaced:
             self.around = None
         for batch in self.pace.batches(waiting, _weight):
             notes = self._as_known(batch)
+            unread -= {note.path for note, _ in notes}
             found: dict[str, Vector] = {}
             for (note, sections), vectors in zip(notes, self.vectors.of(notes), strict=True):
                 found[self.picture.ids[note.path]] = vectors.note
@@ -388,6 +390,8 @@ class _Run:
             self.store.write_vectors(found)
             done += len(batch)
             self.progress("embed", done, len(waiting))
+        if unread:
+            self.store.unfinish(unread)
 
     def fill_texts(self) -> None:
         """Index the texts of notes that are as they were, where they are not in the index."""
