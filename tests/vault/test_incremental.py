@@ -180,10 +180,11 @@ def test_a_note_that_was_out_of_sight_when_the_rules_changed_is_read_by_them_onc
     vault.write({"malformed.md": b"\xff"})
     vault.remove("held.md")
     set_up(vault, dialect="dendron", maxLoss=0)
-    report = Keeper(vault.db, vault.settings, embedder=hash_embedder()).ingest(hold=True)
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    report = keeper.ingest(hold=True)
     assert (report.held, len(report.problems)) == (["held.md"], 1)
     vault.write(text)
-    assert vault.ingest(embedder=hash_embedder()).indexed == 2
+    assert keeper.ingest(text).indexed == 2
     assert dump(vault.db) == from_scratch(vault)
     assert vault.ingest(embedder=hash_embedder()).unchanged == 4
 
@@ -197,9 +198,10 @@ def test_a_note_that_was_out_of_sight_when_the_model_changed_is_embedded_once_it
     vault.write({"malformed.md": b"\xff"})
     vault.remove("held.md")
     set_up(vault, maxLoss=0)
-    Keeper(vault.db, vault.settings, embedder=hash_embedder()).ingest(hold=True)
+    keeper = Keeper(vault.db, vault.settings, embedder=hash_embedder())
+    keeper.ingest(hold=True)
     vault.write(text)
-    assert vault.ingest(embedder=hash_embedder()).vectors == 3
+    assert keeper.ingest(text).vectors == 3
     assert dump(vault.db) == from_scratch(vault)
 
 

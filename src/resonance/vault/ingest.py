@@ -390,8 +390,13 @@ class _Run:
             self.store.write_vectors(found)
             done += len(batch)
             self.progress("embed", done, len(waiting))
-        if unread:
-            self.store.unfinish(unread)
+        self._unfinish(unread)
+
+    def _unfinish(self, paths: Set[str]) -> None:
+        """Have some notes that could not be read now read again once they can be."""
+        if paths:
+            self.store.unfinish(paths)
+            self.touched |= paths
 
     def fill_texts(self) -> None:
         """Index the texts of notes that are as they were, where they are not in the index."""
@@ -466,7 +471,7 @@ class _Run:
             return {}
         unread = self.known.keys() - {document.path for document in self.documents}
         if all(map(self.asked, unread)):
-            self.store.unfinish(unread)
+            self._unfinish(unread)
             return {"vault.rules": self.rules}
         # Some by these, some by others: whoever looks at all of them reads them again.
         return {"vault.rules": ""}
