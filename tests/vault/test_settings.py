@@ -165,6 +165,12 @@ def test_a_root_that_is_no_folder_is_refused(root: Path, name: str) -> None:
         load_settings(root / name)
 
 
+def test_a_database_may_lie_at_home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert load_settings(told(root, database="~/graph.db")).database == Path("/home/ada/graph.db")
+    assert load_settings(told(root, database="~no-such-user/graph.db")).database.is_relative_to(root)
+
+
 def test_a_database_that_is_a_folder_is_refused(root: Path) -> None:
     with pytest.raises(SettingsError, match="is a folder"):
         load_settings(root, database=root)

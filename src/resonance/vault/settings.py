@@ -119,7 +119,7 @@ def load_settings(
     if exclude is None:
         exclude = _texts(file, told, "excludePatterns")
     if database is None:
-        path = folder / (_text(file, told, "database") or DEFAULT_DATABASE)
+        path = folder / expanded(_text(file, told, "database") or DEFAULT_DATABASE)
     else:
         path = expanded(database).absolute()
     if is_folder(path):
