@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from resonance.errors import SettingsError
+from resonance.vault.embed import choose_embedder
 from resonance.vault.settings import SETTINGS_FILE, load_settings
 
 
@@ -149,8 +151,12 @@ def test_one_text_in_place_of_a_list_is_one_entry(root: Path) -> None:
 
 def test_names_too_long_for_a_file_are_no_error_of_the_system(root: Path) -> None:
     long = "x" * 5_000
-    settings = load_settings(told(root, database=long, sources=[long, f"{long}/*"]))
-    assert settings.database == root / long
+    settings = load_settings(told(root, sources=[long, f"{long}x*"], embeddings={"model": long}))
+    assert len(settings.sources) == 2
+    for name in (long, "~no-such-user/model"):
+        assert choose_embedder(dataclasses.replace(settings, model=name))[0] is None
+    with pytest.raises(SettingsError, match="cannot be there"):
+        load_settings(root, database=long)
 
 
 def test_a_settings_file_that_is_a_pipe_is_refused_and_not_waited_for(root: Path) -> None:

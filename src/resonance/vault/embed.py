@@ -14,7 +14,7 @@ from resonance.errors import EmbedderError, SettingsError
 from resonance.model import FloatArray, Space
 from resonance.spaces import NAMELESS
 from resonance.vault import model as default_model
-from resonance.vault.settings import VaultSettings, expanded, load_settings
+from resonance.vault.settings import VaultSettings, expanded, is_folder, load_settings
 
 if TYPE_CHECKING:
     from resonance.questions import Questions
@@ -168,9 +168,9 @@ def _load(settings: VaultSettings, name: str | None, obtain: bool) -> Embedder:
             )
         return _model2vec(folder, default_model.NAME)
     folder = settings.root / expanded(name)
-    if default_model.is_model(folder):
+    if is_folder(folder) and default_model.is_model(folder):
         return _model2vec(folder)
-    if folder.is_dir():
+    if is_folder(folder):
         raise EmbedderError(f"{folder}: holds no model2vec model ({', '.join(default_model.PINS)})")
     return FastEmbedEmbedder(name, obtain=obtain)
 

@@ -122,7 +122,11 @@ def load_settings(
         path = folder / expanded(_text(file, told, "database") or DEFAULT_DATABASE)
     else:
         path = expanded(database).absolute()
-    if is_folder(path):
+    try:
+        taken = path.is_dir()
+    except OSError as error:
+        raise SettingsError(f"{path}: the database cannot be there ({error.strerror})") from error
+    if taken:
         raise SettingsError(f"{path}: the database is a folder; name a file")
 
     percent = told.get("maxLoss") if max_loss is None else max_loss
