@@ -24,7 +24,7 @@ from resonance.errors import (
 from resonance.model import Hit, Node
 from resonance.vault import hydrate as module
 from resonance.vault.hydrate import Record, find_span, hydrate
-from resonance.vault.ingest import ingest
+from resonance.vault.ingest import Keeper, ingest
 from resonance.vault.root import Root
 from resonance.vault.settings import load_settings
 
@@ -134,6 +134,22 @@ def test_refresh_keeps_to_the_settings_of_the_last_ingest(make_vault: Make) -> N
     vault.write({"a.md": "b [[x]]"})
     assert vault.db.content("a", policy="refresh").state == "fresh"
     assert vault.db.links()[0].state == "unresolved"
+
+
+def test_refresh_removes_no_note(make_vault: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault = make_vault({"a.md": "a", "b.md": "b"})
+    vault.ingest()
+    vault.write({"a.md": "edited", "b.md": "edited", "amalfa.settings.json": '{"excludePatterns": ["a.md"]}'})
+    look = Keeper.ingest
+
+    def vanishing(self: Keeper, only: Any, **options: Any) -> Any:
+        vault.remove("b.md")
+        return look(self, only, **options)
+
+    monkeypatch.setattr(Keeper, "ingest", vanishing)
+    states = [content.state for content in vault.db.content_many(["a", "b"], policy="refresh")]
+    assert states == ["changed", "missing"]
+    assert set(vault.ids()) == {"a.md", "b.md"}
 
 
 def test_refresh_without_the_model_leaves_no_vector_of_the_old_text(make_vault: Make) -> None:

@@ -24,7 +24,7 @@ from resonance.errors import (
 from resonance.model import Content, ContentPolicy, ContentState
 from resonance.vault.embed import NO_MODEL, choose_embedder
 from resonance.vault.frontmatter import split
-from resonance.vault.ingest import ingest
+from resonance.vault.ingest import Keeper
 from resonance.vault.note import decode, file_hash, parse_note
 from resonance.vault.root import Root
 from resonance.vault.scan import scan
@@ -280,7 +280,9 @@ def _refresh(db: ResonanceDB, root: Path | None, paths: set[str]) -> None:
     if embedder is None or embedder.space != space:
         # Vectors of another model must not take the place of all there are.
         embedder, settings = None, dataclasses.replace(settings, model=NO_MODEL)
-    ingest(db, settings, embedder=embedder, only=paths)
+    keeper = Keeper(db, settings, embedder=embedder)
+    keeper.held = frozenset(paths)  # who reads removes nothing, whatever has become of a file meanwhile
+    keeper.ingest(paths)
 
 
 class _Files:
