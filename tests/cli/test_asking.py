@@ -337,6 +337,19 @@ def test_search_by_words_by_meaning_and_by_both(run: Run, made: Path, model: Pat
     assert lines[0].split("\t")[-1] == "vector 1, text 1"
 
 
+def test_a_model_that_was_named_is_not_replaced_by_the_default_one(
+    run_here: Run, vault: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RESONANCE_MODEL_DIR", str(model))
+    assert run_here("init", vault).code == 0
+    for mode in ("hybrid", "vector"):
+        asked = ("search", "pear", "--root", vault, "--mode", mode, "--json")
+        assert run_here(*asked).json[0]["id"] == "food-pear"
+        refused = run_here(*asked, "--model", vault / "no-model")
+        assert (refused.code, refused.json["error"]["type"]) == (2, "EmbedderError")
+        assert "no-model" in refused.json["error"]["message"]
+
+
 def test_without_a_model_words_work_alone_and_people_are_told(run: Run, made: Path, model: Path) -> None:
     result = run("search", "pear", "--root", made, "--json")
     assert result.code == 0
