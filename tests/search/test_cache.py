@@ -306,6 +306,16 @@ def test_a_flipped_bit_in_a_row(kept, part, bit):
     assert told(kept) == f"used, {ROWS} rows"
 
 
+def test_a_damaged_row_beside_rows_that_have_changed(kept):
+    """Some rows come from the database then, and not all from the file."""
+    with ResonanceDB(kept, vector_cache=True) as db:
+        db.search(QUERIES[0])
+        db.insert_nodes(id=["n00002", "late"], embedding=unit(2, WIDTH, seed=5))
+        flip(beside(kept), cache._BEGIN + 20)
+        right(db)
+        assert "dropped" in db.search(QUERIES[0], explain=True).explain.cache
+
+
 def test_cut_off_while_it_is_open(kept):
     with ResonanceDB(kept, vector_cache=True) as db:
         db.search(QUERIES[0], 3)

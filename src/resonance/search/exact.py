@@ -308,7 +308,7 @@ def _within_bounds(sight: Sight, view: View, query: Floats, rows: Likely) -> Sco
     if view.records is not None and filed:
         each = view.records.scored(rows.positions[:filed], rows.rowids[:filed], query, READERS)
         if np.isnan(each.scores).any():
-            row = rows.rowids[np.isnan(each.scores)][0]
+            row = each.rowids[np.isnan(each.scores)][0]
             raise DamagedRecordsError(view.records, f"the row {row} in it is damaged")
     if filed < len(rows.positions):
         each = each.and_(scored(sight, READERS, rows.rowids[filed:], query))
