@@ -139,6 +139,7 @@ cdef class Plan:
         cdef list others = [name for name in names if name not in self.keys]
         cdef Statement insert = Statement.__new__(Statement)
         cdef Statement update = Statement.__new__(Statement)
+        cdef Statement taken = Statement.__new__(Statement)
         cdef void** columns
         cdef Feed feed
         cdef int width = len(self.columns), index, rc = SQLITE_DONE
@@ -169,10 +170,14 @@ cdef class Plan:
                     with nogil:
                         rc = self.pour(handle.db, insert.stmt, update.stmt, &feed)
                 else:
+                    if self.keys == names[:1]:
+                        # Triggers before inserts fire for what then does nothing, too.
+                        taken.prepare(handle, f"SELECT 1 FROM {self.table} WHERE {names[0]} = ?1",
+                                      SQLITE_PREPARE_PERSISTENT)
                     insert.prepare(handle, f"INSERT {into} VALUES ({', '.join(number.values())}) "
                                    f"ON CONFLICT DO NOTHING", SQLITE_PREPARE_PERSISTENT)
                     with nogil:
-                        rc = self.write_rows(handle.db, insert.stmt, update.stmt, &feed)
+                        rc = self.write_rows(handle.db, taken.stmt, insert.stmt, update.stmt, &feed)
                 for column in self.columns:
                     if isinstance(column, VectorColumn):
                         (<VectorColumn> column).require_unchanged()
@@ -181,6 +186,7 @@ cdef class Plan:
                 # Bound without copies: nothing may point into the columns once they are gone.
                 insert.finalize()
                 update.finalize()
+                taken.finalize()
                 if poured:
                     sqlite3_create_module(handle.db, FEED, NULL, NULL)
                 handle.leave()
@@ -196,11 +202,14 @@ cdef class Plan:
         self.inserted += inserted
         if inserted == feed.stop - feed.start or update == NULL:
             return rc
-        return self.write_rows(db, NULL, update, feed)  # those that are new have nothing to change
+        return self.write_rows(db, NULL, NULL, update, feed)  # those that are new have nothing to change
 
-    cdef int write_rows(self, sqlite3* db, sqlite3_stmt* insert, sqlite3_stmt* update,
+    cdef int write_rows(self, sqlite3* db, sqlite3_stmt* taken, sqlite3_stmt* insert, sqlite3_stmt* update,
                         const Feed* feed) noexcept nogil:
-        """Insert row by row, where `insert` is not NULL, and update what is there already."""
+        """Insert row by row, where `insert` is not NULL, and update what is there already.
+
+        `taken`, unless it is NULL, tells by the first column whether a row is there.
+        """
         cdef Py_ssize_t position, row
         cdef int rc
         for position in range(feed.start, feed.stop):
@@ -208,7 +217,12 @@ cdef class Plan:
             if position + 2 * ROWS_AHEAD < feed.stop:
                 touch_row(feed.columns, feed.width, feed.order[position + 2 * ROWS_AHEAD],
                           feed.order[position + ROWS_AHEAD])
-            if insert != NULL:
+            rc = SQLITE_DONE
+            if taken != NULL:
+                rc = run_row(taken, feed.columns, 1, row)
+                if rc != SQLITE_DONE and rc != SQLITE_ROW:
+                    return rc
+            if insert != NULL and rc == SQLITE_DONE:
                 rc = run_row(insert, feed.columns, feed.width, row)
                 if rc != SQLITE_DONE:
                     return rc

@@ -88,7 +88,7 @@ def test_migrate(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "adopted.db"
     shutil.copyfile(FIXTURES / "amalfa-made.db", path)
     told = run("migrate", "--database", path, "--json").json
-    assert told["applied"] == ["0003_truth", "0004_titles"]
+    assert told["applied"] == ["0003_truth", "0004_titles", "0005_replaced"]
     with Connection(told["backup"], create=False) as backup:
         assert backup.execute("SELECT count(*) FROM nodes") == [(24,)]
     again = run("migrate", "--database", path, "--json").json

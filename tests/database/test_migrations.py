@@ -23,7 +23,7 @@ RECORDS = [
     ("b6400314b4a5187a3a058a5d35c3cb6031eadd86fff72403accdc73495d69e78", 1769588665479),
 ]
 
-NUMBERS = [(0,), (1,), (2,), (3,), (4,)]
+NUMBERS = [(0,), (1,), (2,), (3,), (4,), (5,)]
 """Of all migrations there are."""
 
 
@@ -72,7 +72,7 @@ def test_looking_does_not_change_anything(path, tmp_path):
     with Connection(path) as connection:
         assert migrate.identify(connection) is migrate.Kind.AMALFA
         assert migrate.applied(connection) == {0: None, 1: None, 2: None}
-        assert [step.number for step in migrate.pending(connection)] == [3, 4]
+        assert [step.number for step in migrate.pending(connection)] == [3, 4, 5]
         connection.checkpoint_on_close(True)
     assert contents(tmp_path) == before
 
@@ -311,11 +311,11 @@ def test_a_migration_that_fails(path, one_more, name):
         db.insert_edge("a", "b")
     before = dump(path), rows(path, "SELECT * FROM sqlite_schema ORDER BY name")
     one_more(BROKEN[name])
-    with pytest.raises(errors.MigrationError, match="0005_more"):
+    with pytest.raises(errors.MigrationError, match="0006_more"):
         ResonanceDB(path)
     assert (dump(path), rows(path, "SELECT * FROM sqlite_schema ORDER BY name")) == before
-    assert rows(path, "PRAGMA user_version") == [(5,)]
-    assert rows(path, "SELECT max(number) FROM resonance_migrations") == [(4,)]
+    assert rows(path, "PRAGMA user_version") == [(6,)]
+    assert rows(path, "SELECT max(number) FROM resonance_migrations") == [(5,)]
     assert integrity(path) == [("ok",)]
 
 
@@ -338,7 +338,7 @@ def test_data_is_backed_up_before_it_is_migrated(path, one_more):
     with ResonanceDB(path) as db:
         assert db.get_nodes() == []
         backup = Path(db.migration_backup)
-        assert "before-0005" in backup.name
+        assert "before-0006" in backup.name
     assert dump(backup) == before
     assert integrity(backup) == [("ok",)]
 
@@ -364,7 +364,7 @@ def test_no_backup_no_migration(path, one_more, monkeypatch):
     with pytest.raises(errors.BackupError):
         ResonanceDB(path)
     assert dump(path) == before
-    assert rows(path, "PRAGMA user_version") == [(5,)]
+    assert rows(path, "PRAGMA user_version") == [(6,)]
 
 
 def test_the_schema_of_a_later_version(path, one_more):
@@ -427,7 +427,7 @@ def test_eight_threads_open_a_new_file_together(tmp_path):
         for thread in threads:
             thread.join()
         assert len(found) == 8
-        assert rows(file, "SELECT count(*) FROM resonance_migrations") == [(5,)]
+        assert rows(file, "SELECT count(*) FROM resonance_migrations") == [(6,)]
 
 
 def test_several_processes_adopt_the_same_file(path):

@@ -1,10 +1,12 @@
 """The file beside the database: whatever becomes of it, ids, scores and titles are those of the database."""
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
 import shutil
+import sqlite3
 import struct
 import tempfile
 from pathlib import Path
@@ -180,6 +182,31 @@ def test_it_follows_whoever_writes(path):
                 write_a_little(path, seed + 50)
                 right(reader_of_it)
             right(writer_of_it)
+
+
+@pytest.mark.parametrize("how", ["another vector", "no vector"])
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_what_somebody_replaces_is_not_found_as_it_was(kept, how, opened):
+    """SQLite deletes a row that is replaced without telling any trigger for deletes."""
+    vector = unit(1, WIDTH, seed=4)[0].tobytes() if how == "another vector" else None
+    with ResonanceDB(kept, vector_cache=True) as db:
+        if opened == "before":
+            db.search(QUERIES[0])
+        with contextlib.closing(sqlite3.connect(kept)) as connection, connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO nodes (id, type, embedding) VALUES (?, 'new', ?)",
+                [(f"n{number:05d}", vector) for number in range(0, 300, 3)],
+            )
+        right(db)
+        assert len(db.search(QUERIES[0], 2 * ROWS, type="note")) == ROWS // 3 - 100
+        assert db.search(QUERIES[0], explain=True).explain.path == "resident"
+
+
+def test_a_row_that_is_written_again_as_it_was_is_no_change(kept):
+    with ResonanceDB(kept) as db:
+        before = db.query("SELECT max(seq) FROM node_changes")
+        db.insert_nodes(id=["n00001", "n00002"], type=["tag", None])
+        assert db.query("SELECT max(seq) FROM node_changes") == before
 
 
 def test_a_snapshot_from_before_it_was_written(path):
