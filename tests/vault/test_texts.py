@@ -37,6 +37,18 @@ def test_title_aliases_tags_headings_and_body_are_found(vault):
     assert found(vault, "aliases") == []  # a key of the frontmatter
 
 
+def test_a_note_is_found_by_the_name_of_its_file(make_vault):
+    vault = make_vault({"2026-11-30 Alice.md": "# Salaries\n\nMore of them.\n", "b.md": "# Bob\n"})
+    vault.ingest()
+    node, other = (row[0] for row in vault.db.query("SELECT node FROM files ORDER BY path"))
+    assert found(vault, "alice") == found(vault, "2026-11-30") == [node]
+    (vault.root / "2026-11-30 Alice.md").rename(vault.root / "2026-11-30 Bob.md")
+    vault.ingest()
+    assert found(vault, "alice") == []
+    assert len(found(vault, "bob")) == 2
+    assert found(vault, "salaries") == [node for node in found(vault, "bob") if node != other]
+
+
 def test_hits_name_their_file_and_carry_its_text(vault):
     hits = vault.db.search_text("early", hydrate=True)
     assert (hits[0].title, hits[0].path) == ("Plums", "plums.md")
