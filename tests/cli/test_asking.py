@@ -123,6 +123,17 @@ def test_a_vault_that_has_moved_with_its_database_is_found(run: Run, made: Path,
         assert (result.code, result.json["state"]) == (0, "fresh"), result
 
 
+def test_a_database_whose_vault_is_not_there_can_be_searched(
+    run_here: Run, made: Path, tmp_path: Path
+) -> None:
+    database = shutil.copyfile(made / ".resonance/resonance.db", tmp_path / "copy.db")
+    made.rename(tmp_path / "unmounted")
+    result = run_here("search", "pear", "--mode", "text", "--database", database, "--json")
+    (hit,) = result.json
+    assert (result.code, hit["id"], hit["path"], hit["state"]) == (0, "food-pear", "food/Pear.md", None)
+    assert "not known whether the texts are as they were indexed" in result.err
+
+
 def test_a_vault_that_has_moved_without_its_database_is_found_where_the_root_says(
     run: Run, made: Path, tmp_path: Path
 ) -> None:

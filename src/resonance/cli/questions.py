@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import itertools
 import json
@@ -333,8 +332,12 @@ def _path(heading: Sequence[str], title: str | None) -> str:
 
 def _looked_up(db: ResonanceDB, hits: Hits) -> list[_Found]:
     """What the texts of hits look like now, each file that moved looked for once."""
-    with contextlib.suppress(ContentError):  # no vault is known
+    try:
         db.hydrate(hits)
+    except ContentError:
+        pass  # no vault is known
+    except SettingsError as error:
+        hits.notes += (f"not known whether the texts are as they were indexed: {error}",)
     found = []
     for hit in hits:
         text = hit.content
