@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from vaults import Files, Vault, dump, embed_by_hash, hash_embedder
 
+from resonance import ResonanceDB
 from resonance.errors import EmbedderError, SettingsError
 from resonance.model import Node, Space
 from resonance.vault import ingest as ingest_module
@@ -483,6 +484,23 @@ def test_a_change_of_model_that_is_cut_off_is_taken_up_again(
     use(hash_embedder("new"))
     report = vault.ingest()
     assert (report.vectors, report.embedding) == (5, Space("new", 8))
+
+
+def test_notes_of_a_first_run_that_is_cut_off_can_be_read(
+    make_vault: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    vault = make_vault({"a.md": "here"})
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest_module._Run, "link", stop)
+        with pytest.raises(KeyboardInterrupt):
+            vault.ingest()
+    with ResonanceDB(vault.database) as db:
+        assert db.root == vault.root
+        assert (db.content("a").state, db.content("a").text) == ("fresh", "here")
+    assert vault.ingest().indexed == 1
 
 
 def test_the_model_is_not_loaded_for_nothing(make_vault: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -389,10 +389,13 @@ def _files(db: ResonanceDB) -> Iterator[Finding]:
         )
     root = db.root
     if root is None or not Path(root).is_dir():
+        lacking = (
+            "where the vault is nobody has written down" if root is None else f"the root {root} is not there"
+        )
         yield Finding(
             "vault",
             "warning",
-            f"the root {root} is not there, so no text can be read; name it with --root, or {_REBUILD}",
+            f"{lacking}, so no text can be read; name it with --root, or {_REBUILD}",
         )
     elif not wild:
         yield Finding("vault", "ok", f"{counted(files, 'note')} below {root}")

@@ -335,6 +335,9 @@ class _Run:
         tasks = [self._task(file) for file in self.candidates]
         if not tasks:
             return
+        if "vault.root" not in self.before:
+            # A run that is cut off leaves notes that can be read.
+            self.store.set_properties(self._place())
         with self.store.filling(), contextlib.closing(read_all(self.reader, tasks)) as outcomes:
             for batch in self.pace.batches(self.candidates, _weight):
                 self._write(list(itertools.islice(outcomes, len(batch))))
