@@ -385,11 +385,12 @@ def test_a_write_ahead_log_that_is_never_written_back_is_named(
 
 def test_leftovers_and_backups_are_named(path: Path) -> None:
     assert "leftovers" not in check(path)
-    path.with_name(".resonance-build-x").mkdir()
+    for name in ("build", "backup", "export"):
+        path.with_name(f".resonance-{name}-x").mkdir()
     path.with_name("vault.db.before-0003-20260101T000000Z.bak").write_bytes(b"x" * 2048)
     path.with_name("other.db.before-0003-20260101T000000Z.bak").touch()
     levels = {finding.level: finding.message for finding in check(path)["leftovers"]}
-    assert ".resonance-build-x" in levels["warning"]
+    assert all(f".resonance-{name}-x" in levels["warning"] for name in ("build", "backup", "export"))
     assert levels["info"].startswith("1 backup ")
     assert "2.0 KiB" in levels["info"]
 

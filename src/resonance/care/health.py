@@ -38,7 +38,7 @@ PATIENCE = 5.0
 LARGE_WAL = 256 << 20
 """A WAL above this many bytes is not being written back; ours is cut at 64 MiB."""
 
-OUR_LEFTOVERS = (".resonance-build-", ".resonance-backup-")
+OUR_LEFTOVERS = (".resonance-build-", ".resonance-backup-", ".resonance-export-")
 
 _BUSY_MS = 5000
 _PROBED = ("nodes", "edges", "links", "files", "history", "properties")
