@@ -666,6 +666,21 @@ def test_a_vault_of_bad_files_and_odd_ones(make_vault: Make) -> None:
     assert (again.unchanged, again.indexed, len(again.problems)) == (len(ODD), 0, len(lines))
 
 
+def test_a_file_from_the_far_future_stops_nothing(make_vault: Make) -> None:
+    vault = make_vault({"a.md": "x", "b.md": "y"})
+    late = 15_032_385_535  # the last second that ext4 knows, in the year 2446
+    try:
+        os.utime(vault.root / "a.md", (late, late))
+    except OverflowError:
+        pytest.skip("no such time here")
+    if (vault.root / "a.md").stat().st_mtime < late:
+        pytest.skip("no such time on this disk")
+    assert vault.ingest().indexed == 2
+    assert vault.ingest().unchanged == 2
+    vault.write({"a.md": "z"})
+    assert vault.ingest().indexed == 1
+
+
 def test_a_root_whose_name_is_no_text_is_refused_by_name(make_vault: Make, tmp_path: Path) -> None:
     vault = make_vault({"a.md": "x"})
     before = dump(vault.db)

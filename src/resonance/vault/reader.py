@@ -12,7 +12,7 @@ from resonance.search import text as fulltext
 from resonance.vault.dialect import Reading
 from resonance.vault.note import ParsedNote, file_hash, parse_note
 from resonance.vault.root import Root
-from resonance.vault.scan import FoundFile
+from resonance.vault.scan import FoundFile, time_of
 from resonance.vault.sections import Section, SectionRules, sections_of
 from resonance.vault.words import texts_of
 
@@ -74,8 +74,9 @@ class Reader:
         now = time.time_ns()
         try:
             data, status = self.root.read(file.disk_path)
-            tick = _FINE_TICK_NS if status.st_mtime_ns % 1_000_000_000 else _COARSE_TICK_NS
-            mtime_ns = 0 if abs(now - status.st_mtime_ns) < tick else status.st_mtime_ns
+            written = time_of(status)
+            tick = _FINE_TICK_NS if written % 1_000_000_000 else _COARSE_TICK_NS
+            mtime_ns = 0 if abs(now - written) < tick else written
             if task.hash is not None and task.hash == file_hash(data):
                 return Same(file, mtime_ns)
             note = parse_note(file.path, data, self.reading)

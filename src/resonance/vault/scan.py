@@ -24,7 +24,7 @@ _PASSING = re.compile(
     r"4913|~\$.*|.*(?:~|#|\.sw[a-z]|\.tmp|\.temp|\.part|\.crswap|___jb_\w+___)", re.DOTALL | re.I
 )
 
-_INODE_MASK = (1 << 63) - 1
+_INODE_MASK = _LATEST = (1 << 63) - 1
 _DEEPEST = 200
 
 
@@ -369,7 +369,7 @@ class _Walk:
                     path if path.isascii() else unicodedata.normalize("NFC", path),
                     path,
                     status.st_size,
-                    status.st_mtime_ns,
+                    time_of(status),
                     status.st_ino & _INODE_MASK,
                 )
             )
@@ -404,6 +404,11 @@ class _Walk:
 
     def problem(self, path: str, reason: str) -> None:
         self.found.problems.append(Problem(printable(path), None, reason))
+
+
+def time_of(status: os.stat_result) -> int:
+    """When a file was written, in nanoseconds. Disks know times that 64 bits do not, after the year 2262."""
+    return max(-_LATEST, min(status.st_mtime_ns, _LATEST))
 
 
 def is_note(name: str) -> bool:
