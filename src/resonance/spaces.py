@@ -9,10 +9,13 @@ from __future__ import annotations
 from numbers import Integral
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from resonance._core import Connection
 from resonance.errors import InputError, SpaceError
 from resonance.history import History
-from resonance.model import Space, SpaceInfo
+from resonance.model import FloatArray, Space, SpaceInfo
 
 TEXT = (
     "coalesce((SELECT s.text_hash FROM sections AS s WHERE s.node = n.id), "
@@ -32,6 +35,9 @@ OWED = "missing"
 # Named when nobody said whose the vectors are.
 NAMELESS = frozenset({"unnamed", "unknown"})
 
+NORM_TOLERANCE = 1e-3
+"""How far from 1 the norm of a stored vector may be: older writers' arithmetic was no better."""
+
 _COLUMNS = "id, active, name, dims, revision, normalisation"
 
 
@@ -41,6 +47,14 @@ class StoredSpace(NamedTuple):
     id: int
     active: bool
     space: Space
+
+
+def off_unit(vectors: FloatArray) -> npt.NDArray[np.float64]:
+    """How far from 1 the norm of each row of (n, d) is; NaN or infinity where a value is not finite."""
+    with np.errstate(all="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    off: npt.NDArray[np.float64] = np.abs(norms - 1)
+    return off
 
 
 def current(space: int) -> str:

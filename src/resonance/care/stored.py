@@ -21,7 +21,6 @@ from resonance.search import text as fulltext
 from resonance.vault.suggest import suggest_dialect
 from resonance.words import counted, listed, size, some
 
-NORM_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-4
 SAMPLE = 5
 BATCH = 4096
@@ -141,11 +140,9 @@ class _Tally:
         self._digests: list[npt.NDArray[np.uint64]] = []
 
     def add(self, ids: Sequence[str], vectors: npt.NDArray[np.float32]) -> None:
-        with np.errstate(all="ignore"):
-            norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         finite = np.isfinite(vectors).all(axis=1)
-        off = np.abs(norms - 1)
-        unit = finite & (off <= NORM_TOLERANCE)
+        off = spaces.off_unit(vectors)
+        unit = finite & (off <= spaces.NORM_TOLERANCE)
         self.not_finite += [ids[row] for row in np.flatnonzero(~finite).tolist()]
         self.not_unit += [ids[row] for row in np.flatnonzero(finite & ~unit).tolist()]
         if unit.any():
@@ -242,7 +239,7 @@ def _self_search(db: ResonanceDB) -> Iterator[Finding]:
         found = bool(own and best) and own[0].id == node.id
         if (
             not found
-            or abs(own[0].score - 1) > NORM_TOLERANCE
+            or abs(own[0].score - 1) > spaces.NORM_TOLERANCE
             or best[0].score > own[0].score + SCORE_TOLERANCE
         ):
             lost.append(f"{node.id} scores {own[0].score:.3f}" if own else node.id)

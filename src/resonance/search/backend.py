@@ -129,9 +129,7 @@ class BackendIndex:
                 vectors = np.empty((len(found), width), np.float32)
                 names = _core.read_vectors(connection, f"SELECT id, embedding {there}", (), vectors).to_list()
             # A score of anything else would be no cosine; the scan that answers instead says which row it is.
-            with np.errstate(over="ignore", invalid="ignore"):
-                squares = np.einsum("ij,ij->i", vectors, vectors)
-            if not (abs(squares - 1) < 2e-3).all():
+            if not (spaces.off_unit(vectors) <= spaces.NORM_TOLERANCE).all():
                 raise CorruptRowError("a stored vector is not of unit norm")
             rowids = np.fromiter((row[0] for row in found), np.int64, len(found))
             self._view = BackendView(now, rowids, _loaded(backend, names, vectors))

@@ -168,9 +168,9 @@ def _load(settings: VaultSettings, name: str | None, obtain: bool) -> Embedder:
             )
         return _model2vec(folder, default_model.NAME)
     folder = settings.root / expanded(name)
-    if is_folder(folder) and default_model.is_model(folder):
-        return _model2vec(folder)
     if is_folder(folder):
+        if default_model.is_model(folder):
+            return _model2vec(folder)
         raise EmbedderError(f"{folder}: holds no model2vec model ({', '.join(default_model.PINS)})")
     return FastEmbedEmbedder(name, obtain=obtain)
 

@@ -13,9 +13,8 @@ from resonance.vault.sections import Section, title_of
 def texts_of(note: ParsedNote, node: str, sections: Sequence[Section]) -> list[Text]:
     """A note for the index, whole, and each of its sections.
 
-    A note is found by its title, its aliases and tags, its file's name, its headings, and the text below its
-    frontmatter;
-    a section by its heading, by those above it and the note's title, and by its text.
+    A note is found by its title, its aliases and tags, its file's name, its headings, and the text below
+    its frontmatter; a section by its heading, by those above it and the note's title, and by its text.
     """
     stem = PurePosixPath(note.path).stem
     names = "\n".join((*note.aliases, *note.tags, *([] if stem == note.title else [stem])))
